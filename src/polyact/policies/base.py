@@ -1,7 +1,7 @@
 """What acts: one observation in, one action out. Batching is `vmap`; what a policy remembers is a value it hands back.
 
-Capabilities that only some policies have are abstract classes between `Policy` and the final ones, so that an operator states in its
-signature what it needs.
+Capabilities that only some policies have are abstract classes between `Policy` and the final ones, so that an operator states in
+its signature what it needs.
 """
 
 from abc import abstractmethod
