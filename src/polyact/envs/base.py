@@ -5,12 +5,17 @@ gradient like any other.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from polyact.spaces import Space
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar  # a type checker would take an AbstractVar for an argument of every __init__
+else:
+    from equinox import AbstractVar
 
 State = PyTree
 Observation = PyTree
@@ -39,9 +44,9 @@ class Env(eqx.Module):
     functions here know nothing of time unless it is part of the task. Physical parameters are array leaves.
     """
 
-    observation_space: eqx.AbstractVar[Space]
-    action_space: eqx.AbstractVar[Space]
-    horizon: eqx.AbstractVar[int]
+    observation_space: AbstractVar[Space]
+    action_space: AbstractVar[Space]
+    horizon: AbstractVar[int]
 
     @abstractmethod
     def reset(self, key: PRNGKeyArray) -> tuple[State, Observation]:

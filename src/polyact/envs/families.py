@@ -1,7 +1,7 @@
 """Families of worlds: the same environment with other physics, one or many at once.
 
-An environment is a pytree of physical parameters, so changing one is an edit of a leaf and a family is the same pytree with a leading
-axis. `perturb` makes one changed world, `randomise` and `family` make many; `reset_many` and `step_many` run them side by side.
+An environment is a pytree of physical parameters, so changing one is an edit of a leaf and a family is the same pytree with a
+leading axis. `perturb` makes one changed world, `randomise` and `family` make many; `reset_many` and `step_many` run them side by side.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,6 @@ def family(members: Sequence[Env]) -> Family:
     first = jax.tree.structure(members[0])
     for place, member in enumerate(members[1:], 1):
         if jax.tree.structure(member) != first:
-            raise PolyactError(
-                f"the environments of a family may differ only in array leaves: number {place} is {member}, number 0 is {members[0]}"
-            )
+            difference = f"number {place} is {member}, number 0 is {members[0]}"
+            raise PolyactError(f"the environments of a family may differ only in array leaves: {difference}")
     return Family(jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members))
