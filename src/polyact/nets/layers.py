@@ -70,7 +70,7 @@ class Linear(eqx.Module):
 def spectrally_normalised(layer: Linear) -> Linear:
     """The layer with its weight divided by its largest singular value, found by power iteration (Miyato et al., 1802.05957).
 
-    Stateless: the iteration starts from the row sums' direction each time, ten rounds, and the singular vectors are constants to the gradient.
+    Stateless: ten rounds from the same start each time. The singular vectors are constants to the gradient.
     """
     weight = jax.lax.stop_gradient(layer.weight)
 

@@ -44,7 +44,9 @@ class Network(eqx.Module):
 
     def __check_init__(self):
         if self.width < 1 or self.depth < 0 or self.fourier < 0:
-            raise PolyactError(f"a network needs width >= 1, depth >= 0, fourier >= 0, got {self.width}, {self.depth}, {self.fourier}")
+            raise PolyactError(
+                f"a network needs width >= 1, depth >= 0, fourier >= 0, got {self.width}, {self.depth}, {self.fourier}"
+            )
         if self.residual and self.depth < 2:
             raise PolyactError(f"residual=True does nothing with depth {self.depth}; it needs at least 2 hidden layers")
         if self.fourier_learned and not self.fourier:

@@ -9,6 +9,8 @@ from abc import abstractmethod
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from polyact.data.sampling import Batch, Sampling
+
 Memory = PyTree
 Observation = PyTree
 Action = PyTree
@@ -38,12 +40,61 @@ class StochasticPolicy(Policy):
         """The action to take when no exploration is wanted."""
 
 
+class UnitPolicy(StochasticPolicy):
+    """A stochastic policy over a Box of A numbers that can also be asked in unit coordinates, where bounds are -1 and 1.
+
+    Losses work there: gradients and entropies then do not depend on the environment's units.
+    """
+
+    @abstractmethod
+    def unit_sample(self, observation: Observation, key: PRNGKeyArray) -> tuple[Float[Array, " A"], Float[Array, ""]]:
+        """A unit action and its log density there."""
+
+    @abstractmethod
+    def unit_log_prob(self, observation: Observation, unit: Float[Array, " A"]) -> Float[Array, ""]:
+        """Log density of a unit action, per unit of unit coordinates."""
+
+    @abstractmethod
+    def unit_mode(self, observation: Observation) -> Float[Array, " A"]:
+        """The unit action without exploration."""
+
+    @abstractmethod
+    def sample_and_log_prob(self, observation: Observation, key: PRNGKeyArray) -> tuple[Action, Float[Array, ""]]:
+        """An action in the environment's units, not clipped to its bounds, and its `log_prob`."""
+
+
+class Imitable(Policy):
+    """A policy that can be cloned from data: it knows how its batches are cut and what to minimise on them."""
+
+    @property
+    @abstractmethod
+    def sampling(self) -> Sampling:
+        """How batches for `imitation_loss` are cut from episodes."""
+
+    @abstractmethod
+    def imitation_loss(self, batch: Batch, key: PRNGKeyArray) -> Float[Array, ""]:
+        """What cloning minimises: a mean over the batch (and over its unmasked entries)."""
+
+
 class ChunkPolicy(Policy):
     """A policy that plans several actions at once; `act` is one way of executing them, executors are others."""
+
+    @property
+    @abstractmethod
+    def horizon(self) -> int:
+        """H: how many actions a chunk has."""
 
     @abstractmethod
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H A"], Memory]:
         """The next H actions from one observation (or observation history, see the class)."""
+
+
+class Reporting(Policy):
+    """A policy that has something to say about every step, kept by `rollout` among the info columns."""
+
+    @abstractmethod
+    def report(self, memory: Memory) -> dict[str, Array]:
+        """Named values about the step just taken, from the memory after it."""
 
 
 class Greedy(Policy):

@@ -1,0 +1,123 @@
+"""Densities against quadrature and closed forms."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from polyact import spaces, tree
+from polyact.data.sampling import Batch
+from polyact.errors import PolyactError
+from polyact.nets.mlp import Network
+from polyact.policies.base import greedy
+from polyact.policies.deterministic import Deterministic
+from polyact.policies.gaussian import Gaussian, TanhGaussian, tanh_log_slope
+from polyact.policies.spec import Spec
+
+SEEN = spaces.Box(-1, 1, (3,))
+DONE = spaces.Box(np.array([-2.0, 0.0]), np.array([4.0, 0.5]))
+ONE = spaces.Box(-2, 4, (1,))
+NET = Network(width=8, depth=1)
+KEY = jax.random.key(0)
+OBSERVATION = jnp.array([0.3, -0.2, 0.9])
+MAKERS = [Gaussian.create, Gaussian.create_conditional, TanhGaussian.create]
+
+
+def spec(action=DONE):
+    return Spec.of(SEEN, action, 10, observations=np.random.default_rng(0).normal(3, 2, (50, 3)))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_log_prob_integrates_to_one_in_environment_units(make):
+    policy = make(spec(ONE), NET, KEY)
+    inside = np.linspace(-2, 4, 40_001) if isinstance(policy, TanhGaussian) else np.linspace(-60, 60, 40_001)
+    density = jnp.exp(jax.vmap(policy.log_prob, (None, 0))(OBSERVATION, jnp.asarray(inside, jnp.float32)[:, None]))
+    assert np.trapezoid(np.asarray(density, np.float64), inside) == pytest.approx(1, abs=2e-3)
+
+
+def test_gaussian_log_prob_is_scipys():
+    policy = Gaussian.create_conditional(spec(), NET, KEY)
+    mean, log_std = policy.distribution(OBSERVATION)
+    action = jnp.array([1.0, 0.3])
+    scale = np.array([3.0, 0.25])
+    expected = stats.norm.logpdf(action, np.array([1.0, 0.25]) + mean * scale, np.exp(log_std) * scale).sum()
+    assert policy.log_prob(OBSERVATION, action) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_sample_and_log_prob_agree_with_log_prob(make):
+    policy = make(spec(), NET, KEY)
+    action, log_prob = policy.sample_and_log_prob(OBSERVATION, jax.random.key(3))
+    assert policy.log_prob(OBSERVATION, action) == pytest.approx(float(log_prob), abs=1e-4)
+
+
+def test_tanh_gaussian_is_the_change_of_variables():
+    policy = TanhGaussian.create(spec(ONE), NET, KEY)
+    mean, log_std = (np.asarray(x, np.float64)[0] for x in policy.distribution(OBSERVATION))
+    unit = np.linspace(-0.999, 0.999, 101)
+    expected = stats.norm.logpdf(np.arctanh(unit), mean, np.exp(log_std)) - np.log1p(-(unit**2))
+    got = jax.vmap(policy.unit_log_prob, (None, 0))(OBSERVATION, jnp.asarray(unit, jnp.float32)[:, None])
+    np.testing.assert_allclose(got, expected, atol=2e-3, rtol=1e-4)
+
+
+def test_tanh_slope_is_finite_far_out():
+    raw = jnp.array([-40.0, 0.0, 40.0])
+    got = jax.vmap(lambda x: tanh_log_slope(x[None]))(raw)
+    np.testing.assert_allclose(got, [2 * np.log(2) - 80, 0, 2 * np.log(2) - 80], atol=1e-4)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_actions_on_their_bounds_have_finite_loss_and_gradient(make):
+    policy = make(spec(), NET, KEY)
+    batch = Batch(observation=jnp.ones((2, 3)), action=jnp.array([[-2.0, 0.0], [4.0, 0.5]]))
+    loss, grads = eqx.filter_value_and_grad(lambda p: p.imitation_loss(batch, KEY))(policy)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("make", [*MAKERS, Deterministic.create])
+def test_actions_stay_inside_the_box_and_modes_are_stable(make):
+    policy = make(spec(), NET, KEY)
+    actions = jax.vmap(lambda k: policy.act(OBSERVATION, None, k)[0])(jax.random.split(KEY, 200))
+    assert np.all(actions >= DONE.low - 1e-6)
+    assert np.all(actions <= DONE.high + 1e-6)
+    first, second = (greedy(policy).act(OBSERVATION, None, jax.random.key(k))[0] for k in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_gaussian_entropy_is_the_mean_negative_log_density():
+    policy = Gaussian.create_conditional(spec(), NET, KEY)
+    _, log_prob = jax.vmap(policy.unit_sample, (None, 0))(OBSERVATION, jax.random.split(KEY, 4000))
+    assert policy.entropy(OBSERVATION) == pytest.approx(float(-log_prob.mean()), abs=0.06)
+
+
+def test_log_std_is_clipped():
+    policy = Gaussian.create(spec(), NET, KEY, log_std=-40.0, log_std_range=(-3.0, 1.0))
+    assert policy.distribution(OBSERVATION)[1].tolist() == [-3, -3]
+
+
+def test_tanh_gaussian_refuses_unbounded_actions():
+    wide = spaces.Box(-np.inf, np.inf, (2,))
+    with pytest.raises(PolyactError, match="needs finite action bounds"):
+        TanhGaussian.create(Spec.of(SEEN, wide, 1, actions=np.random.default_rng(0).normal(size=(9, 2))), NET, KEY)
+
+
+def test_deterministic_loss_falls_under_gradient_descent_and_leaves_statistics_alone():
+    policy = Deterministic.create(spec(), NET, KEY)
+    batch = Batch(observation=jax.random.normal(KEY, (16, 3)), action=jnp.tile(jnp.array([1.0, 0.1]), (16, 1)))
+    parameters, rest = tree.trainable(policy)
+
+    @jax.jit
+    def step(parameters):
+        loss, grads = jax.value_and_grad(lambda p: tree.combine(p, rest).imitation_loss(batch, KEY))(parameters)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, grads), loss
+
+    losses = []
+    for _ in range(30):
+        parameters, loss = step(parameters)
+        losses.append(float(loss))
+    assert losses[-1] < 0.2 * losses[0]
+    assert tree.combine(parameters, rest).body is not None
+    assert not jax.tree.leaves(parameters.body)
