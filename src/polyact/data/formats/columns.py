@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
 from polyact.data.episodes import STEP_COLUMNS, Column, Episodes
-from polyact.data.formats.common import PathLike, naming
+from polyact.data.formats.common import PathLike, naming, reading
 from polyact.errors import DataError
 
 REPEATED = {"final_observation": "repeated"}  # metadata of sources whose format holds no observation after the last step
@@ -16,7 +19,7 @@ _CHUNK = 1 << 22
 
 
 def flatten(episodes: Episodes) -> dict[str, np.ndarray]:
-    """Every array of the episodes by path, such as 'observation/camera' or 'info/speed' (keys escaped as in JSON pointers)."""
+    """Every array of the episodes by path, such as 'observation/camera' or 'info/speed' (keys percent-encoded)."""
     flat: dict[str, np.ndarray] = {}
     for name in ("observation", *STEP_COLUMNS):
         column = getattr(episodes, name)
@@ -27,16 +30,18 @@ def flatten(episodes: Episodes) -> dict[str, np.ndarray]:
     return flat
 
 
-def unflatten(flat: dict[str, np.ndarray], lengths: np.ndarray, path: PathLike) -> Episodes:
+def unflatten(flat: Mapping[str, np.ndarray], lengths: np.ndarray, path: PathLike) -> Episodes:
     """Inverse of `flatten`; raises DataError for unknown columns, wrong row counts and numbers that are not finite."""
     columns: dict[str, Any] = {}
     for name, array in flat.items():
         first, *rest = name.split("/")
         if first not in ("observation", "info", *STEP_COLUMNS) or (first == "info" and not rest):
             raise DataError(f"{path}: unknown column '{name}'")
+        if array.dtype.kind not in "biufOU":
+            raise DataError(f"{path}: column '{name}' has type {array.dtype}, expected numbers, booleans or strings")
         if first != "info":
             check_finite(path, name, array)
-        place, keys = columns, [_unescape(key) for key in (first, *rest)]
+        place, keys = columns, [unquote(key) for key in (first, *rest)]
         for key in keys[:-1]:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
@@ -54,13 +59,11 @@ def check_finite(path: PathLike, name: str, column: Column) -> None:
         for key, part in column.items():
             check_finite(path, f"{name}/{key}", part)
     elif column.dtype.kind in "fc":
-        rows = max(1, _CHUNK // max(1, int(np.prod(column.shape[1:]))))
-        for start in range(0, len(column), rows):
-            finite = np.isfinite(column[start : start + rows])
+        for start, block in _blocks(column):
+            finite = np.isfinite(block)
             if not finite.all():
                 at = np.argwhere(~finite)[0]
-                value = column[start : start + rows][tuple(at)]
-                raise DataError(f"{path}: column '{name}' has {value} in row {start + at[0]}, expected finite numbers")
+                raise DataError(f"{path}: column '{name}' has {block[tuple(at)]} in row {start + at[0]}, expected finite numbers")
 
 
 def check_flag(path: PathLike, name: str, column: np.ndarray) -> np.ndarray:
@@ -133,7 +136,9 @@ def decode_text(codes: np.ndarray, vocabulary: Sequence[str], path: PathLike, na
         raise DataError(f"{path}: column '{name}' should hold whole numbers that stand for strings")
     if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < len(vocabulary):
         raise DataError(f"{path}: column '{name}' has codes outside its {len(vocabulary)} strings")
-    return np.array([*vocabulary, None], object)[:-1][codes]
+    words = np.empty(len(vocabulary), object)
+    words[:] = vocabulary
+    return words[codes]
 
 
 def is_text(column: np.ndarray) -> bool:
@@ -158,8 +163,66 @@ def _flatten(column: Column, path: str, flat: dict[str, np.ndarray]) -> None:
     if not column:
         raise DataError(f"column '{path}' has no parts, which no format can hold")
     for key, part in column.items():
-        _flatten(part, f"{path}/{key.replace('~', '~0').replace('/', '~1')}", flat)
+        _flatten(part, f"{path}/{quote(key, safe=' ')}", flat)
 
 
-def _unescape(key: str) -> str:
-    return key.replace("~1", "/").replace("~0", "~")
+def from_steps(
+    path: PathLike, columns: dict[str, Any], lengths: np.ndarray, following: Column | None = None
+) -> tuple[Episodes, dict[str, Any]]:
+    """Episodes from columns that all have one row per step [N], and the metadata that says what was done to get them.
+
+    columns: standard columns by name ('info' is a dict of them). following [N]: the observation after each step, where recorded;
+    its last row of each episode is the final observation (see `with_final`). Raises DataError that names file, column and row.
+    """
+    steps, metadata = int(lengths.sum()), {}
+    for name, column in columns.items():
+        _check_steps(path, name, column, steps)
+    observation = columns.get("observation")
+    if observation is not None:
+        if following is None:
+            metadata |= REPEATED
+        else:
+            _check_steps(path, "next observation", following, steps)
+            following = _rows(following, np.cumsum(lengths) - 1)
+        with reading(path, "next observation"):
+            columns = columns | {"observation": with_final(observation, lengths, following)}
+    with naming(path):
+        return Episodes(lengths, **columns), metadata
+
+
+def breaks(observation: Column, following: Any) -> np.ndarray:
+    """Rows [N] whose next observation is not the next row's observation: after them something else begins."""
+    if isinstance(observation, dict):
+        parts = [breaks(part, following[key]) for key, part in observation.items()]
+        return np.logical_or.reduce(parts)
+    different = (following[:-1] != observation[1:]).reshape(max(0, len(observation) - 1), -1).any(1)
+    return np.append(different, len(observation) > 0)[: len(observation)]
+
+
+def _blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The column in blocks, with the first row of each. A memory map is read through the file, so that its pages stay out."""
+    rows = max(1, _CHUNK // max(1, math.prod(column.shape[1:])))
+    for start in range(0, len(column), rows):
+        shape = (min(rows, len(column) - start), *column.shape[1:])
+        if isinstance(column, np.memmap) and isinstance(column.base, mmap.mmap) and column.flags.c_contiguous:
+            offset = column.offset + start * column[:1].nbytes
+            yield start, np.fromfile(str(column.filename), column.dtype, math.prod(shape), offset=offset).reshape(shape)
+        else:
+            yield start, column[start : start + rows]
+
+
+def _check_steps(path: PathLike, name: str, column: Column, steps: int) -> None:
+    if isinstance(column, dict):
+        for key, part in column.items():
+            _check_steps(path, f"{name}/{key}", part, steps)
+        return
+    if np.ndim(column) < 1 or len(column) != steps:
+        raise DataError(f"{path}: column '{name}' has shape {np.shape(column)}, expected {steps} rows (one per step)")
+    if column.dtype.kind not in "biufOU":
+        raise DataError(f"{path}: column '{name}' has type {column.dtype}, expected numbers, booleans or strings")
+    if not name.startswith("info"):
+        check_finite(path, name, column)
+
+
+def _rows(column: Column, rows: np.ndarray) -> Column:
+    return {key: _rows(part, rows) for key, part in column.items()} if isinstance(column, dict) else column[rows]

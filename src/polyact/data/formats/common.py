@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from polyact import spaces
 from polyact.data.episodes import Episodes
 from polyact.data.source import Source
-from polyact.errors import DataError, PolyactError
+from polyact.errors import DataError, PolyactError, unknown
 
 PathLike = str | os.PathLike[str]
 
@@ -192,6 +193,16 @@ def from_header(value: dict[str, Any], episodes: Episodes, path: PathLike) -> So
             None if hz is None else float(hz),
             value["metadata"],
         )
+
+
+def split_source(source: Source, split: str) -> Source:
+    """The episodes that `metadata["splits"]` (episode numbers by name) lists under a name, as a source of their own."""
+    splits = source.metadata.get("splits", {})
+    if split not in splits:
+        raise unknown(f"split of source '{source.name}'", split, splits)
+    metadata = {key: value for key, value in source.metadata.items() if key != "splits"} | {"split": split}
+    part = source.with_episodes(source.episodes.select(splits[split]), f"{source.name}-{split}")
+    return replace(part, metadata=metadata)
 
 
 @contextmanager
