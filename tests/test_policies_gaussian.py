@@ -19,7 +19,7 @@ from polyact.policies.spec import Spec
 SEEN = spaces.Box(-1, 1, (3,))
 DONE = spaces.Box(np.array([-2.0, 0.0]), np.array([4.0, 0.5]))
 ONE = spaces.Box(-2, 4, (1,))
-NET = Network(width=8, depth=1)
+NET = Network(width=8, depth=1, final_scale=0.3)
 KEY = jax.random.key(0)
 OBSERVATION = jnp.array([0.3, -0.2, 0.9])
 MAKERS = [Gaussian.create, Gaussian.create_conditional, TanhGaussian.create]
