@@ -4,6 +4,7 @@ import difflib
 import importlib
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 
 class PolyactError(ValueError):
@@ -19,7 +20,9 @@ class SavedError(PolyactError):
 
 
 class TrainingError(PolyactError):
-    """Training that can't go on: the step, the metric and what was kept are in the message."""
+    """Training that can't go on: the step, the metric and what was kept are in the message; `progress` holds what was kept."""
+
+    progress: Any = None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> PolyactError:

@@ -48,8 +48,8 @@ class Episodes:
         if lengths.ndim != 1 or np.any(lengths < 1):
             raise DataError(f"episode lengths must be a vector of positive integers, got shape {lengths.shape}")
         object.__setattr__(self, "lengths", lengths)
-        for name, column, rows in self._columns():
-            for path, array in _leaves(column, name):
+        for name, column, rows in self.columns():
+            for path, array in leaves(column, name):
                 if np.ndim(array) < 1 or len(array) != rows:
                     raise DataError(
                         f"column '{path}' has shape {np.shape(array)}, expected {rows} rows "
@@ -101,7 +101,8 @@ class Episodes:
         """The same episodes with columns removed (they become missing)."""
         return replace(self, **dict.fromkeys(names))
 
-    def _columns(self) -> Iterable[tuple[str, Column, int]]:
+    def columns(self) -> Iterable[tuple[str, Column, int]]:
+        """(name, column, rows) of every column that exists; info columns are named 'info/NAME'."""
         for name in ("observation", *STEP_COLUMNS):
             column = getattr(self, name)
             if column is not None:
@@ -110,7 +111,7 @@ class Episodes:
             yield f"info/{name}", column, self.steps
 
     def _map(self, function: Callable[[str, Any], Any], lengths: np.ndarray) -> Episodes:
-        columns = {name: _apply(column, lambda a, n=name: function(n, a)) for name, column, _ in self._columns()}
+        columns = {name: _apply(column, lambda a, n=name: function(n, a)) for name, column, _ in self.columns()}
         info = {name[5:]: columns.pop(name) for name in list(columns) if name.startswith("info/")}
         return Episodes(lengths=lengths, info=info, **columns)
 
@@ -119,10 +120,10 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
     """Episodes one after the other. A column is kept only where every part has it."""
     if not parts:
         raise DataError("nothing to concatenate")
-    shared = [{name for name, _, _ in part._columns()} for part in parts]
+    shared = [{name for name, _, _ in part.columns()} for part in parts]
     keep = set.intersection(*shared)
     columns: dict[str, Any] = {}
-    for name, _, _ in parts[0]._columns():
+    for name, _, _ in parts[0].columns():
         if name in keep:
             columns[name] = _join([_get(part, name) for part in parts])
     info = {name[5:]: columns.pop(name) for name in list(columns) if name.startswith("info/")}
@@ -150,10 +151,11 @@ def _apply(column: Column, function: Callable[[Any], Any]) -> Any:
     return function(column)
 
 
-def _leaves(column: Column, path: str) -> Iterable[tuple[str, Any]]:
+def leaves(column: Column, path: str) -> Iterable[tuple[str, Any]]:
+    """(path, array) of every array in a column."""
     if isinstance(column, dict):
         for key, part in column.items():
-            yield from _leaves(part, f"{path}/{key}")
+            yield from leaves(part, f"{path}/{key}")
     else:
         yield path, column
 

@@ -26,7 +26,7 @@ def flatten(source: Source, keys: tuple[str, ...] | None = None) -> Source:
     parts = [_vectors(observation[key], space.spaces[key]) for key in keys or observation]
     widths = {key: part[0].shape[1] for key, part in zip(keys or observation, parts, strict=True)}
     joined = np.concatenate([column for column, _, _ in parts], axis=1)
-    box = spaces.Box(*(np.concatenate(bounds) for bounds in zip(*((low, high) for _, low, high in parts), strict=True)))
+    box = spaces.Box(np.concatenate([low for _, low, _ in parts]), np.concatenate([high for _, _, high in parts]))
     return replace(
         source,
         episodes=replace(source.episodes, observation=joined),

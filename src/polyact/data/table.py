@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -39,23 +40,21 @@ class Index(eqx.Module):
 
 
 class Columns(eqx.Module):
-    """Columns by name; `read` of a column that was not recorded is None."""
+    """Columns by name, each an array or a dictionary of arrays; `read` of a column that was not recorded is None."""
 
     arrays: dict[str, Any]
 
     def read(self, name: str, rows: Any) -> Any:
         column = self.arrays.get(name)
-        if column is None:
-            return None
-        return column[rows]
+        return None if column is None else jax.tree.map(lambda array: array[rows], column)
 
     @property
     def bytes(self) -> int:
-        return sum(column.nbytes for column in self.arrays.values())
+        return sum(array.nbytes for array in jax.tree.leaves(self.arrays))
 
     def on_device(self) -> "Columns":
         """The same columns as device arrays, in 32 bits."""
-        return Columns({name: jnp.asarray(_narrow(np.asarray(column))) for name, column in self.arrays.items()})
+        return Columns(jax.tree.map(lambda array: jnp.asarray(_narrow(np.asarray(array))), self.arrays))
 
 
 class Stacked:
@@ -157,15 +156,18 @@ def _per_step(mixture: Mixture, weights: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _stack(sources: Sequence[Source], name: str) -> Stacked | None:
+def _stack(sources: Sequence[Source], name: str) -> Any:
     columns = [getattr(source.episodes, name) for source in sources]
     if name == "terminated":
         columns = [np.zeros(s.episodes.steps, bool) if c is None else c for s, c in zip(sources, columns, strict=True)]
     if any(column is None for column in columns):
         return None
-    if any(isinstance(column, dict) for column in columns):
-        raise DataError(f"{name} is a dictionary of parts; join them into one vector first: polyact.data.flatten(source)")
-    return Stacked(columns)
+    structures = {str(jax.tree.structure(column)) for column in columns}
+    if len(structures) > 1:
+        raise DataError(
+            f"{name} has different parts in different sources; join the parts into vectors first: polyact.data.flatten(source)"
+        )
+    return jax.tree.map(lambda *parts: Stacked(parts), *columns)
 
 
 def _index(sources: Sequence[Source]) -> Index:

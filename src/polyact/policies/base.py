@@ -5,11 +5,18 @@ its signature what it needs.
 """
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from polyact.data.sampling import Batch, Sampling
+from polyact.policies.spec import Body
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar  # a type checker would take an AbstractVar for an argument of every __init__
+else:
+    from equinox import AbstractVar
 
 Memory = PyTree
 Observation = PyTree
@@ -45,6 +52,8 @@ class UnitPolicy(StochasticPolicy):
 
     Losses work there: gradients and entropies then do not depend on the environment's units.
     """
+
+    body: AbstractVar[Body]
 
     @abstractmethod
     def unit_sample(self, observation: Observation, key: PRNGKeyArray) -> tuple[Float[Array, " A"], Float[Array, ""]]:

@@ -1,0 +1,281 @@
+"""`fit`: from data to a policy. Sampling and updates are one compiled program per reporting interval, with the data on the device.
+
+Data beyond the device budget stays on the host; blocks of batches are read ahead in a second thread while the device works on the
+one before. The batches are the same, bit for bit.
+"""
+
+import hashlib
+import json
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, PRNGKeyArray, PyTree
+
+from polyact.data.episodes import leaves
+from polyact.data.sampling import Batch, Draw, Rows, Sampling, draw_from
+from polyact.data.source import Data, Mixture, as_mixture
+from polyact.data.table import Columns, Index, Stacked, build_table
+from polyact.errors import PolyactError
+from polyact.learning import checkpoint
+from polyact.learning.base import Learner
+from polyact.learning.fleet import (
+    BatchFleet,
+    Driver,
+    Fleet,
+    Summary,
+    ThreadFleet,
+    accumulate,
+    empty_summary,
+    one_program_each,
+)
+from polyact.learning.loop import Evaluate, Hooks, Plan, Record, run
+from polyact.policies.base import Policy
+from polyact.policies.spec import Spec
+
+BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves: a state per seed, the records of every report, and how it was made."""
+
+    learner: Learner
+    spec: Spec
+    states: tuple[PyTree, ...]
+    history: list[Record]
+    steps: int
+    seconds: float
+    identity: dict[str, Any]
+
+    @cached_property
+    def policies(self) -> list[Policy]:
+        """The last policy of every seed."""
+        return [self.learner.policy(state) for state in self.states]
+
+    @property
+    def policy(self) -> Policy:
+        """The last policy of the first seed."""
+        return self.policies[0]
+
+
+def fit(
+    learner: Learner,
+    data: Data,
+    *,
+    steps: int,
+    key: PRNGKeyArray,
+    batch_size: int = 256,
+    seeds: int = 1,
+    sampling: Sampling | None = None,
+    weights: np.ndarray | None = None,
+    report_every: int = 1000,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int | None = None,
+    checkpoints: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    device_memory: int = 4 << 30,
+    progress: bool = True,
+) -> Fitted:
+    """Train a learner on data.
+
+    data: Episodes, Source, Mixture or sources. Sources without a column the learner needs are left out with a warning.
+    seeds: how many policies to train; seed i uses fold_in(key, i), so more seeds never change the earlier ones.
+    sampling: replaces the learner's own; weights: per step or per episode, within each source.
+    evaluate(policy) -> numbers, every `evaluate_every` steps and at the end. checkpoints: a folder, written every
+    `checkpoint_every` steps; with `resume` the newest checkpoint there is continued, bit for bit.
+    device_memory: bytes of data that may live on the device; more than that stays on the host.
+    Raises TrainingError at the first non-finite metric, DataError or PolyactError when data or options do not fit.
+    """
+    check_options(batch_size, seeds)
+    needs_other("evaluate_every", evaluate_every, "evaluate", evaluate)
+    needs_other("checkpoint_every", checkpoint_every, "checkpoints", checkpoints)
+    needs_other("resume", resume, "checkpoints", checkpoints)
+    mixture = as_mixture(data)
+    table, used = build_table(mixture, learner.needs, budget=device_memory, weights=weights)
+    spec = Spec.from_sources(used.sources, steps)
+    sampling = sampling or learner.sampling(spec)
+    draw = draw_from(table, sampling)
+    keys = [jax.random.fold_in(key, seed) for seed in range(seeds)]
+    plan = Plan(steps, min(report_every, steps), evaluate_every, checkpoint_every)
+    identity = _identity(learner, sampling, used, {"batch_size": batch_size, "seeds": seeds, "steps": steps}, key)
+    states = [_initial(learner, spec, k) for k in keys]
+    done, history = 0, []
+    where = Path(checkpoints) if checkpoints else None
+    if resume and where and (newest := checkpoint.latest(where)):
+        done, states, history = checkpoint.read(newest, states, identity)
+    problem = Problem(learner, sampling, draw, table.index, table.columns, batch_size)
+    hooks = Hooks(learner.policy, evaluate, where, identity, f"fit {type(learner).__name__}", progress)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(max(1, min(seeds, 4)), "polyact-read-ahead") as readers:
+        fleet = _fleet(problem, table.resident, states, keys, readers)
+        end = run(plan, fleet, done, history, hooks)
+    return Fitted(learner, spec, tuple(end.states), end.history, steps, time.perf_counter() - began, identity)
+
+
+class Problem(eqx.Module):
+    """Everything an interval needs besides the state and the key."""
+
+    learner: Learner
+    sampling: Sampling
+    draw: Draw
+    index: Index
+    columns: Columns
+    batch_size: int = eqx.field(static=True)
+
+    def rows(self, key: PRNGKeyArray) -> Rows:
+        start, rest = jax.random.split(key)
+        steps = self.draw.steps(start, self.batch_size)
+        return self.sampling.rows(self.index, steps, rest)
+
+    def batch(self, key: PRNGKeyArray) -> Batch:
+        return self.sampling.gather(self.columns, self.rows(key))
+
+
+def advance(problem: Problem, state: PyTree, key: PRNGKeyArray, first: Int, count: Int) -> tuple[PyTree, Summary]:
+    """`count` updates from step `first`, drawing batches on the device. Step i depends on fold_in(key, i) alone."""
+
+    def one(i: Any, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        draw, update = jax.random.split(jax.random.fold_in(key, i))
+        return problem.learner.update(state, problem.batch(draw), update)
+
+    return _repeat(one, state, first, count)
+
+
+def advance_block(
+    learner: Learner, batches: Batch, state: PyTree, key: PRNGKeyArray, first: Int, count: Int
+) -> tuple[PyTree, Summary]:
+    """The same updates with the batches given, stacked along the first axis."""
+
+    def one(i: Any, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        batch = jax.tree.map(lambda column: column[i - first], batches)
+        _, update = jax.random.split(jax.random.fold_in(key, i))
+        return learner.update(state, batch, update)
+
+    return _repeat(one, state, first, count)
+
+
+def _repeat(one: Any, state: PyTree, first: Int, count: Int) -> tuple[PyTree, Summary]:
+    arrays, static = eqx.partition(state, eqx.is_array)
+    structure = eqx.filter_eval_shape(lambda s: one(first, eqx.combine(s, static))[1], arrays)
+
+    def body(i: Any, carry: Any) -> Any:
+        state, metrics = one(i, eqx.combine(carry[0], static))
+        return eqx.filter(state, eqx.is_array), accumulate(carry[1], metrics, i)
+
+    arrays, summary = jax.lax.fori_loop(first, first + count, body, (arrays, empty_summary(structure)))
+    return eqx.combine(arrays, static), summary
+
+
+@eqx.filter_jit
+def _initial(learner: Learner, spec: Spec, key: PRNGKeyArray) -> PyTree:
+    return learner.init(spec, jax.random.fold_in(key, 2**31 - 1))
+
+
+def _fleet(problem: Problem, resident: bool, states: list[PyTree], keys: list[PRNGKeyArray], readers: ThreadPoolExecutor) -> Fleet:
+    if not resident:
+        return ThreadFleet([_host_driver(problem, key, readers) for key in keys], states)
+    number = jnp.zeros((), jnp.int32)
+    if one_program_each(len(keys)):
+        compiled = eqx.filter_jit(advance).lower(problem, states[0], keys[0], number, number).compile()
+
+        def driver(key: PRNGKeyArray) -> Driver:
+            return lambda state, first, count: compiled(problem, state, key, _int(first), _int(count))
+
+        return ThreadFleet([driver(key) for key in keys], states)
+    together = eqx.filter_jit(eqx.filter_vmap(advance, in_axes=(None, eqx.if_array(0), 0, None, None)))
+    stacked = jnp.stack(keys)
+    return BatchFleet(lambda state, first, count: together(problem, state, stacked, _int(first), _int(count)), states)
+
+
+def _host_driver(problem: Problem, key: PRNGKeyArray, readers: ThreadPoolExecutor) -> Driver:
+    """Batches are read on the host one block ahead of the device; memory is bounded by two blocks."""
+    pick = eqx.filter_jit(_block_rows)
+    length = _block_length(problem, key)
+    work = eqx.filter_jit(advance_block)
+
+    def read(first: int) -> Batch:
+        rows = jax.tree.map(np.asarray, pick(problem, key, _int(first), length))
+        return jax.tree.map(jnp.asarray, problem.sampling.gather(problem.columns, rows))
+
+    def driver(state: PyTree, first: int, count: int) -> tuple[PyTree, Summary]:
+        stops = range(first, first + count, length)
+        ahead: Future[Batch] = readers.submit(read, stops[0])
+        summaries = []
+        for at in stops:
+            block = ahead.result()
+            if at + length < first + count:
+                ahead = readers.submit(read, at + length)
+            state, summary = work(problem.learner, block, state, key, _int(at), _int(min(length, first + count - at)))
+            summaries.append(summary)
+        return state, _merge(summaries)
+
+    return driver
+
+
+def _block_rows(problem: Problem, key: PRNGKeyArray, first: Any, length: int) -> Rows:
+    """The rows of steps first .. first + length - 1, stacked: exactly those that `advance` would draw."""
+    place = eqx.filter(problem, lambda leaf: not isinstance(leaf, Stacked))
+    return jax.vmap(lambda i: place.rows(jax.random.split(jax.random.fold_in(key, i))[0]))(first + jnp.arange(length))
+
+
+def _block_length(problem: Problem, key: PRNGKeyArray) -> int:
+    rows = jax.tree.map(np.asarray, eqx.filter_jit(problem.rows)(key))
+    bytes_of_batch = sum(leaf.nbytes for leaf in jax.tree.leaves(problem.sampling.gather(problem.columns, rows)))
+    return max(1, min(512, BLOCK_BYTES // max(bytes_of_batch, 1)))
+
+
+def _merge(summaries: list[Summary]) -> Summary:
+    def first(*steps: Any) -> Any:
+        return next((step for step in steps if int(step) >= 0), steps[0])
+
+    sums = jax.tree.map(lambda *values: sum(values), *[s.sums for s in summaries])
+    broken = jax.tree.map(first, *[s.broken for s in summaries])
+    return Summary(sums, broken, jnp.asarray(sum(int(s.count) for s in summaries), jnp.int32))
+
+
+def _int(number: int) -> Int:
+    return jnp.asarray(number, jnp.int32)
+
+
+def check_options(batch_size: int, seeds: int) -> None:
+    """Raise PolyactError unless both are positive."""
+    if batch_size < 1 or seeds < 1:
+        raise PolyactError(f"batch_size and seeds must be positive, got {batch_size} and {seeds}")
+
+
+def needs_other(name: str, value: Any, other: str, other_value: Any) -> None:
+    """Raise PolyactError when an option is set that does nothing without another."""
+    if value and not other_value:
+        raise PolyactError(f"{name} has no effect without {other}")
+
+
+def fingerprint(mixture: Mixture) -> str:
+    """A short hash of everything in a mixture: names, weights and the bytes of a sample of rows of every column."""
+    digest = hashlib.sha256(json.dumps([[s.name for s in mixture.sources], [round(w, 12) for w in mixture.weights]]).encode())
+    for source in mixture.sources:
+        digest.update(source.episodes.lengths.tobytes())
+        for name, column, rows in source.episodes.columns():
+            for path, array in leaves(column, name):
+                digest.update(f"{path}{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array[:: max(1, rows // 4096)]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _identity(learner: Learner, sampling: Sampling, mixture: Mixture, numbers: dict[str, Any], key: PRNGKeyArray) -> Record:
+    """What must agree for a checkpoint to be continued."""
+    return {
+        "learner": repr(learner),
+        "sampling": repr(sampling),
+        "data": fingerprint(mixture),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        **numbers,
+    }

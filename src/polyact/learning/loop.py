@@ -1,0 +1,123 @@
+"""The loop around a compiled program: reporting intervals, evaluation, checkpoints and non-finite values.
+
+`fit` and `train` differ only in the fleet they hand in, which carries the training states of all seeds over a number of steps.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polyact.errors import PolyactError, TrainingError
+from polyact.learning import checkpoint
+from polyact.learning.fleet import Carry, Fleet, Summary
+from polyact.policies.base import Policy
+from polyact.progress import Bar
+
+Record = dict[str, Any]
+Evaluate = Callable[[Policy], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often: all numbers in steps."""
+
+    steps: int
+    report_every: int
+    evaluate_every: int | None = None
+    checkpoint_every: int | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "report_every", "evaluate_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PolyactError(f"{name} is {value}, expected a positive number of steps")
+
+    def next_stop(self, done: int) -> int:
+        """The next step at which the host has something to do."""
+        every = [e for e in (self.report_every, self.evaluate_every, self.checkpoint_every) if e]
+        return min(self.steps, *(done - done % e + e for e in every))
+
+
+@dataclass
+class Progress:
+    """Where a run stands: steps done, training states per seed, and one record per report and seed."""
+
+    done: int
+    states: list[Carry]
+    history: list[Record] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What happens between intervals. policy(state) is judged by `evaluate`; `checkpoints` is a folder; `identity` describes the run."""
+
+    policy: Callable[[Carry], Policy]
+    evaluate: Evaluate | None = None
+    checkpoints: Path | None = None
+    identity: Record = field(default_factory=dict)
+    label: str = "training"
+    show: bool = True
+
+
+def run(plan: Plan, fleet: Fleet, done: int, history: list[Record], hooks: Hooks) -> Progress:
+    """Carry every seed from step `done` to `plan.steps`.
+
+    Raises TrainingError when a metric is not finite; its `progress` holds the states just before that step.
+    """
+    history = list(history)
+    with Bar(hooks.label, plan.steps, hooks.show) as bar:
+        while done < plan.steps:
+            stop, began = plan.next_stop(done), time.perf_counter()
+            summaries = fleet.advance(done, stop - done)
+            if broken := first_broken(summaries):
+                fleet.back()
+                fleet.advance(done, broken[0] - done)
+                raise _broken_error(*broken, Progress(broken[0], fleet.states(), history))
+            rate, done = (stop - done) / (time.perf_counter() - began), stop
+            records = [_record(done, seed, summary, rate) for seed, summary in enumerate(summaries)]
+            if hooks.evaluate and _due(plan.evaluate_every, done, plan):
+                for record, state in zip(records, fleet.states(), strict=True):
+                    record |= hooks.evaluate(hooks.policy(state))
+            history.extend(records)
+            if hooks.checkpoints and _due(plan.checkpoint_every, done, plan):
+                checkpoint.write(hooks.checkpoints, done, fleet.states(), history, hooks.identity)
+            bar.advance_to(done, _note(records[0]))
+    return Progress(done, fleet.states(), history)
+
+
+def first_broken(summaries: list[Summary]) -> tuple[int, str, int] | None:
+    """(step, metric, seed) of the earliest value that is not finite."""
+    found = [(int(at), name, seed) for seed, s in enumerate(summaries) for name, at in s.broken.items() if int(at) >= 0]
+    return min(found) if found else None
+
+
+def _broken_error(step: int, name: str, seed: int, progress: Progress) -> TrainingError:
+    error = TrainingError(
+        f"training stopped at step {step}: metric '{name}' is not finite (seed {seed}); the state after {step} good steps is kept"
+    )
+    error.progress = progress
+    return error
+
+
+def _due(every: int | None, done: int, plan: Plan) -> bool:
+    return done == plan.steps or (every is not None and done % every == 0)
+
+
+def _record(step: int, seed: int, summary: Summary, rate: float) -> Record:
+    count = max(int(summary.count), 1)
+    return {"step": step, "seed": seed, "steps_per_second": round(rate, 1)} | {n: float(v) / count for n, v in summary.sums.items()}
+
+
+def _note(record: Record) -> str:
+    shown = [(n, v) for n, v in record.items() if isinstance(v, float) and n != "steps_per_second"][-3:]
+    return " ".join(f"{name} {value:.4g}" for name, value in shown)
+
+
+def as_numbers(history: list[Record]) -> dict[str, np.ndarray]:
+    """A history as columns."""
+    names = sorted({name for record in history for name in record})
+    return {name: np.array([record.get(name, np.nan) for record in history]) for name in names}
