@@ -64,6 +64,6 @@ def solve_positive(matrix: Float[Array, "n n"], vector: Float[Array, "n"]) -> Fl
     return jnp.stack(answer)
 
 
-def numbers(values: object) -> np.ndarray | Array:
-    """Field converter: nested tuples of numbers as a float32 array; arrays pass through."""
-    return values if isinstance(values, jax.Array) else np.asarray(values, np.float32)
+def numbers(values: object) -> Array:
+    """Field converter: nested tuples of numbers (or an array) as a float array."""
+    return jnp.asarray(values, float)

@@ -140,7 +140,8 @@ def _short(value: float) -> str:
 
 
 def _element(name: str, attributes: dict[str, str], content: str) -> str:
-    return f"<{name} {' '.join(f'{key}="{value}"' for key, value in attributes.items())}>{content}</{name}>"
+    written = "".join(f' {key}="{value}"' for key, value in attributes.items())
+    return f"<{name}{written}>{content}</{name}>"
 
 
 def _animated(tags: Sequence[Tag], duration: str) -> str:

@@ -100,7 +100,7 @@ class Drawable(Env):
 def box(x: float, y: float, half_width: float, half_height: float, angle: float = 0.0) -> np.ndarray:
     """Corners [4, 2] of a rectangle centred on (x, y)."""
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [half_width, half_height]
-    return turned(corners, angle) + [x, y]
+    return turned(corners, angle) + np.array([x, y])
 
 
 def turned(points: np.ndarray, angle: float) -> np.ndarray:
