@@ -68,9 +68,9 @@ def variance(
     rows, columns = influence.shape[-2:]
     if design == "stratified":
         parts = influence.var(-2, ddof=1) / (rows * columns**2)
-        total, squares = parts.sum(-1), (parts**2).sum(-1) / (rows - 1)
+        total, squares = np.asarray(parts.sum(-1)), (parts**2).sum(-1) / (rows - 1)
         return total, np.divide(total**2, squares, out=np.full_like(total, rows - 1.0), where=squares > 0)
-    between_rows = influence.mean(-1).var(-1, ddof=1) / rows
+    between_rows = np.asarray(influence.mean(-1).var(-1, ddof=1) / rows)
     free_rows = np.full(between_rows.shape, float(rows - 1))
     if design == "nested" or columns == 1:
         return between_rows, free_rows
