@@ -95,21 +95,24 @@ def infer_space(column: Column) -> Space:
     if isinstance(column, dict):
         return spaces.Dict({name: infer_space(part) for name, part in column.items()})
     if column.dtype.kind in "iu" and column.ndim == 1:
-        return spaces.Discrete(int(column.max(initial=0)) + 1)
+        start = int(column.min(initial=0))
+        return spaces.Discrete(int(column.max(initial=0)) - start + 1, start)
     if column.dtype.kind in "OUS":
         return spaces.Text(max((len(text) for text in column), default=0))
     if column.dtype == np.uint8:
         return spaces.Box(0, 255, column.shape[1:], np.uint8)
-    low, high = (np.nan_to_num(bound(column, 0), nan=0.0) for bound in (_lowest, _highest))
+    low, high = _bounds(column)
     return spaces.Box(low, high, column.shape[1:], column.dtype)
 
 
-def _lowest(column: np.ndarray, axis: int) -> np.ndarray:
-    return column.min(axis) if len(column) else np.full(column.shape[1:], -np.inf)
-
-
-def _highest(column: np.ndarray, axis: int) -> np.ndarray:
-    return column.max(axis) if len(column) else np.full(column.shape[1:], np.inf)
+def _bounds(column: np.ndarray) -> tuple[Any, Any]:
+    if len(column):
+        return tuple(np.nan_to_num(bound(axis=0), nan=0.0) for bound in (column.min, column.max))  # pyright: ignore[reportReturnType]
+    if column.dtype.kind == "f":
+        return -np.inf, np.inf
+    if column.dtype.kind in "iu":
+        return np.iinfo(column.dtype).min, np.iinfo(column.dtype).max
+    return False, True
 
 
 def check_column(source: str, name: str, column: Column, space: Space) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+from polyact.data.episodes import Episodes
+from polyact.data.formats.columns import check_finite
 from polyact.data.formats.common import PathLike, is_partial
 from polyact.data.source import Data, Source, as_mixture
 from polyact.errors import DataError, unknown
@@ -64,14 +66,13 @@ def read(path: PathLike, format: str | None = None) -> list[Source]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     formats = [FORMATS[format]] if format else [*FORMATS.values()]
-    sources, twins = [], set()
+    sources: list[Source] = []
     for place, found in _find(path, formats, _DEPTH):
-        if place in twins:
-            continue
+        known = {source.metadata["origin"]["path"] for source in sources}
         for source in found.module.read(place):
             origin = {"format": found.name, "path": str(place), **source.metadata.get("origin", {})}
-            twins.add(Path(origin["path"]))
-            sources.append(replace(source, metadata={**source.metadata, "origin": origin}))
+            if origin["path"] not in known:  # a file may be read as another's twin before its own turn comes
+                sources.append(replace(source, metadata={**source.metadata, "origin": origin}))
     if not sources:
         raise _unknown_format(path, formats)
     return _named_apart(sources)
@@ -80,7 +81,8 @@ def read(path: PathLike, format: str | None = None) -> list[Source]:
 def write(data: Data, path: PathLike, format: str | None = None) -> None:
     """Write episodes, a source, or several (a mixture's weights are not data and are not kept) at a path where nothing is.
 
-    format: a writable one of FORMATS; by default what the path's suffix says, else the native folder.
+    format: a writable one of FORMATS; by default what the path's suffix says, else the native folder. Raises DataError for numbers
+    that are not finite (but in info columns) and for whatever the format can't hold; nothing is left behind then.
     """
     suffix = Path(path).suffix
     writable = {entry.name: entry for entry in FORMATS.values() if entry.writable}
@@ -90,8 +92,21 @@ def write(data: Data, path: PathLike, format: str | None = None) -> None:
         raise DataError(f"format '{format}' can be read but not written; writable: {', '.join(writable)}")
     if format not in writable:
         raise unknown("data format", format, writable)
-    sources = [replace(source, metadata=_without_origin(source)) for source in as_mixture(data).sources]
+    sources = [replace(source, metadata=_without_origin(source)) for source in _sources(data)]
+    for source in sources:
+        for name, column, _ in source.episodes.columns():
+            if not name.startswith("info/"):
+                check_finite(path, name, column)
     writable[format].module.write(sources, path)
+
+
+def _sources(data: Data) -> tuple[Source, ...]:
+    match data:
+        case Source():
+            return (data,)
+        case Episodes():
+            return (Source(data),)
+    return as_mixture(data).sources
 
 
 def _find(path: Path, formats: list[Format], depth: int) -> Iterator[tuple[Path, Format]]:

@@ -41,7 +41,7 @@ def unflatten(flat: Mapping[str, np.ndarray], lengths: np.ndarray, path: PathLik
             raise DataError(f"{path}: column '{name}' has type {array.dtype}, expected numbers, booleans or strings")
         if first != "info":
             check_finite(path, name, array)
-        place, keys = columns, [unquote(key) for key in (first, *rest)]
+        place, keys = columns, [unescape(key) for key in (first, *rest)]
         for key in keys[:-1]:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
@@ -51,6 +51,16 @@ def unflatten(flat: Mapping[str, np.ndarray], lengths: np.ndarray, path: PathLik
         place[keys[-1]] = array
     with naming(path):
         return Episodes(lengths, **columns)
+
+
+def escape(key: str) -> str:
+    """A key of a dictionary as a part of a path."""
+    return quote(key, safe=" ") if key.strip(".") else key.replace(".", "%2E")
+
+
+def unescape(key: str) -> str:
+    """Inverse of `escape`."""
+    return unquote(key)
 
 
 def check_finite(path: PathLike, name: str, column: Column) -> None:
@@ -102,8 +112,8 @@ def with_final(column: Column, lengths: np.ndarray, final: Column | None = None)
         parts = final if isinstance(final, dict) else dict.fromkeys(column)
         return {key: with_final(part, lengths, parts[key]) for key, part in column.items()}
     ends = np.cumsum(lengths) + np.arange(len(lengths))
-    last = column[np.cumsum(lengths) - 1] if final is None else final
-    out = np.empty((len(column) + len(lengths), *column.shape[1:]), column.dtype)
+    last: Any = column[np.cumsum(lengths) - 1] if final is None else final
+    out = np.empty((len(column) + len(lengths), *column.shape[1:]), np.result_type(column, last))
     steps = np.ones(len(out), bool)
     steps[ends] = False
     out[steps], out[ends] = column, last
@@ -163,7 +173,7 @@ def _flatten(column: Column, path: str, flat: dict[str, np.ndarray]) -> None:
     if not column:
         raise DataError(f"column '{path}' has no parts, which no format can hold")
     for key, part in column.items():
-        _flatten(part, f"{path}/{quote(key, safe=' ')}", flat)
+        _flatten(part, f"{path}/{escape(key)}", flat)
 
 
 def from_steps(

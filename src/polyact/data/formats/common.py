@@ -72,7 +72,9 @@ def reading(path: PathLike, field: str = "") -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path}: {f'{field}: ' if field else ''}{reason(error)}") from error
+        text = reason(error)
+        damaged = "" if isinstance(error, OSError | PolyactError | MemoryError) else "damaged or not in this format: "
+        raise DataError(f"{path}: {f'{field}: ' if field else ''}{damaged}{text}") from error
 
 
 @contextmanager
@@ -93,14 +95,14 @@ def reason(error: BaseException) -> str:
         case FileNotFoundError():
             return "no such file or folder"
         case KeyError():
-            return f"missing or damaged field {text}"
+            return f"no field {text}"
         case MemoryError():
-            return "claims more data than fits in memory (damaged?)"
+            return "more data than fits in memory"
         case OSError() if error.strerror:
             return error.strerror
         case PolyactError():
             return text
-    return f"damaged or not in this format ({text or type(error).__name__})"
+    return text or type(error).__name__
 
 
 def is_partial(path: PathLike) -> bool:

@@ -111,4 +111,4 @@ def _write_one(source: Source, path: Path) -> None:
     with new_file(path) as aside, zipfile.ZipFile(aside, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+                np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)

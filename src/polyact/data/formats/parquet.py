@@ -150,7 +150,8 @@ def _parts(episodes: Episodes) -> Iterator[tuple[int, Episodes]]:
 
 def _table(episodes: Episodes, first: int) -> pa.Table:
     """The rows of these episodes, the first of which has the number `first`."""
-    lengths, starts = episodes.lengths, episodes.starts
+    lengths = episodes.lengths
+    starts = np.cumsum(lengths) - lengths
     columns: dict[str, Any] = {
         "episode_index": pa.array(np.repeat(np.arange(first, first + episodes.count), lengths)),
         "step_index": pa.array(np.arange(episodes.steps) - np.repeat(starts, lengths)),
