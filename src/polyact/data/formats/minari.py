@@ -110,12 +110,11 @@ def _read_one(folder: Path) -> Source:
         stored = minari_hdf5.read_episodes(folder, count, given, jpeg)
     else:
         stored = minari_arrow.read_episodes(folder, data_format, count, given, jpeg)
-    steps = sum(episode.steps for episode in stored)
-    if metadata.get("total_steps", steps) != steps:
-        raise DataError(f"{path}: total_steps is {metadata['total_steps']!r}, but the episodes hold {steps} steps")
     ours = metadata.get("polyact")
     ours = ours if isinstance(ours, dict) else {}
     episodes, further = to_episodes(stored, folder, ours)
+    if metadata.get("total_steps", episodes.steps) != episodes.steps:
+        raise DataError(f"{path}: total_steps is {metadata['total_steps']!r}, but the episodes hold {episodes.steps} steps")
     if ours:
         source = from_header({**ours, "metadata": {}}, episodes, path)
     else:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from polyact import spaces
 from polyact.data.formats.arrow import from_arrow, to_arrow
-from polyact.data.formats.columns import is_text
+from polyact.data.formats.columns import escape, is_text, unescape
 from polyact.data.formats.common import dump_json, read_json, reading
 from polyact.data.formats.minari_episodes import NAMES, Stored, decode_images, is_image
 from polyact.errors import DataError
@@ -89,7 +89,7 @@ def _walk(path: Path, name: str, array: Any, space: Space | None, jpeg: bool) ->
             if array.type.get_field_index(key) < 0:
                 raise DataError(f"{path}: {name} has no '{key}', which its space has")
             field = array.type.field(key)
-            below = key if space is None else key.replace("~", "~0").replace("/", "~1")
+            below = key if space is None else escape(key)
             found = _walk(path, f"{name}/{below}", array.field(key), part, jpeg)
             shape = (field.metadata or {}).get(b"shape")
             if shape is not None:  # Minari flattens infos and notes their shape
@@ -123,9 +123,9 @@ def _nest(columns: dict[str, np.ndarray]) -> dict[str, pa.Array]:
         first, *rest = name.split("/")
         place = tree
         for key in (first, *rest)[:-1]:
-            place = place.setdefault(key if key == first or first == "infos" else key.replace("~1", "/").replace("~0", "~"), {})
+            place = place.setdefault(key if key == first or first == "infos" else unescape(key), {})
         last = (first, *rest)[-1]
-        place[last if first == "infos" else last.replace("~1", "/").replace("~0", "~")] = column
+        place[last if first == "infos" else unescape(last)] = column
     return {name: _struct(part)[0] for name, part in tree.items()}
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from polyact import spaces
 from polyact.data.episodes import STEP_COLUMNS, Episodes
-from polyact.data.formats.columns import check_finite, check_flag, check_vector, flatten, unflatten
+from polyact.data.formats.columns import check_finite, check_flag, check_vector, escape, flatten, unescape, unflatten
+from polyact.data.formats.minari_spaces import disk_key
 from polyact.data.source import Source
 from polyact.errors import DataError, need
 from polyact.spaces import Space
@@ -60,7 +61,8 @@ def to_episodes(stored: list[Stored], folder: Path, ours: dict[str, Any]) -> tup
     for name in _same_names(stored):
         first, *rest = name.split("/")
         if NAMES[first] not in missing:
-            flat["/".join((NAMES[first], *rest))] = _join(stored, name, lambda column, _: column)
+            keys = [escape(unescape(unescape(key))) for key in rest] if ours else rest
+            flat["/".join((NAMES[first], *keys))] = _join(stored, name, lambda column, _: column)
     metadata: dict[str, Any] = {}
     infos = [{name for name in episode.columns if _is_step_info(episode, name)} for episode in stored]
     shared = set.intersection(*infos)
@@ -211,7 +213,8 @@ def _each(source: Source, flat: dict[str, np.ndarray], reset: dict[str, np.ndarr
                 key = "/".join(rest)
                 columns[f"infos/{key}"] = np.concatenate([reset[key][number : number + 1], part]) if key in reset else part
             else:
-                columns["/".join((names.get(first, f"infos/{first}"), *rest))] = part
+                keys = [escape(disk_key(unescape(key))) for key in rest] if first in names else rest
+                columns["/".join((names.get(first, f"infos/{first}"), *keys))] = part
         given = {key: _item(source.metadata.get(key), number, episodes.count) for key in ("seeds", "options", "episode_metadata")}
         yield Stored(folder, number, columns, given["seeds"], given["options"], given["episode_metadata"] or {})
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from polyact import spaces
-from polyact.data.formats.columns import is_text
+from polyact.data.formats.columns import escape, is_text, unescape
 from polyact.data.formats.common import reading
 from polyact.data.formats.minari_episodes import NAMES, Stored, decode_images, is_image
 from polyact.errors import DataError
@@ -52,8 +52,9 @@ def _read_episode(path: Path, number: int, group: Any, given: dict[str, Space | 
                 decode = jpeg and name != "infos"
                 columns |= _walk(path, f"episode_{number}/{name}", group[name], name, given.get(name), decode)
         attributes = {name: _plain(value) for name, value in group.attrs.items()}
-        if "rewards" in columns and attributes.pop("total_steps", len(columns["rewards"])) != len(columns["rewards"]):
-            raise DataError(f"{path}: episode_{number} says total_steps {group.attrs['total_steps']}, but holds other rewards")
+        rewards, steps = columns.get("rewards"), attributes.pop("total_steps", None)
+        if rewards is not None and steps not in (None, len(rewards)):
+            raise DataError(f"{path}: episode_{number} says total_steps {steps}, but holds {len(rewards)} rewards")
         options: dict[str, Any] = {}
         for name in [name for name in attributes if name.startswith("options/")]:
             place, value = options, attributes.pop(name)
@@ -73,7 +74,7 @@ def _walk(path: Path, label: str, node: Any, name: str, space: Space | None, jpe
             case spaces.Tuple():
                 parts = [(str(k), f"_index_{k}", part) for k, part in enumerate(space.spaces)]
             case spaces.Dict():
-                parts = [(key.replace("~", "~0").replace("/", "~1"), key, part) for key, part in space.items]
+                parts = [(escape(key), key, part) for key, part in space.items]
             case None:
                 parts = [(re.sub(r"^_index_(\d+)$", r"\1", key), key, None) for key in map(str, node)]
             case _:
@@ -120,7 +121,7 @@ def _disk_name(name: str, given: dict[str, Space]) -> str:
             space = space.spaces[int(key)]
             rest[place] = f"_index_{key}"
         else:
-            rest[place] = key.replace("~1", "/").replace("~0", "~")
+            rest[place] = unescape(key)
             space = space.spaces[rest[place]]
     return "/".join((first, *rest))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from polyact import spaces
-from polyact.data.formats.columns import is_text
+from polyact.data.formats.columns import escape, is_text
 from polyact.data.formats.common import parse_json
 from polyact.data.source import Source
 from polyact.errors import DataError, PolyactError
@@ -44,18 +44,33 @@ def of_columns(space: Space) -> Space:
     return space
 
 
+def disk_key(key: str) -> str:
+    """A key of a dictionary as the files name it: HDF5 takes a slash for a group, so such keys are coded."""
+    return escape(key) if "/" in key or "%" in key or not key.strip(".") else key
+
+
+def _on_disk(space: Space) -> Space:
+    match space:
+        case spaces.Dict():
+            return spaces.Dict({disk_key(name): _on_disk(part) for name, part in space.items})
+        case spaces.Tuple():
+            return spaces.Tuple(tuple(map(_on_disk, space.spaces)))
+    return space
+
+
 def stated_space(source: Source, name: str, original: Any) -> str:
     """The space as metadata.json states it: as it was read where that still fits, else with what Minari asks for added."""
     space = getattr(source, name)
     if space is None:
         space = spaces.Box(-np.inf, np.inf, (1,))
-    if isinstance(original, str):
+    on_disk = _on_disk(space)
+    if isinstance(original, str) and on_disk == space:
         try:
             if of_columns(spaces.from_json(json.loads(original))) == space:
                 return original
         except (PolyactError, ValueError):
             pass
-    value, column = spaces.to_json(space), source.episodes.observation if name == "observation_space" else source.episodes.action
+    value, column = spaces.to_json(on_disk), source.episodes.observation if name == "observation_space" else source.episodes.action
     characters = "".join(sorted(set(string.ascii_letters + string.digits).union(*_texts(column))))
     return json.dumps(_with_charset(value, characters))
 
