@@ -2,7 +2,7 @@
 
 A draw has two halves. `rows` picks row numbers from small index arrays under a key and always runs compiled. `gather` reads the
 columns at those rows by plain indexing, so it runs compiled on device arrays and equally on memory maps on the host: data larger
-than the device gives exactly the same batches.
+than the device gives exactly the same batches (the sums of `NStep` to rounding).
 """
 
 from abc import abstractmethod
@@ -106,18 +106,19 @@ class NStep(Sampling):
     def rows(self, index: Index, steps: Int[Array, "B"], key: PRNGKeyArray) -> Rows:
         places = _places(index, steps)
         left = index.successors[places["episode"]] - places["time"]
-        return places | {"ahead": jnp.minimum(left, self.n), "window": jnp.arange(self.n)}
+        ahead, offsets = jnp.minimum(left, self.n), jnp.arange(self.n)
+        inside = offsets < ahead[:, None]
+        factor, bootstrap = self.discount**offsets * inside, self.discount ** (ahead - 1.0)
+        return places | {"ahead": ahead, "window": steps[:, None] + offsets * inside, "factor": factor, "bootstrap": bootstrap}
 
     def gather(self, columns: Columns, rows: Rows) -> Batch:
-        ahead, offsets = rows["ahead"], rows["window"]
-        steps = rows["step"][:, None] + (offsets * (offsets < ahead[:, None]))
-        factor = self.discount**offsets * (offsets < ahead[:, None])
+        ahead = rows["ahead"]
         common = _common(columns, rows)
-        common["reward"] = (columns.read("reward", steps) * factor).sum(1)
+        common["reward"] = (columns.read("reward", rows["window"]) * rows["factor"]).sum(1)
         last = rows["step"] + ahead - 1
         return Batch(
             next_observation=columns.read("observation", rows["observation"] + ahead),
-            bootstrap=self.discount ** (ahead - 1) * (1.0 - columns.read("terminated", last)),
+            bootstrap=rows["bootstrap"] * (1.0 - columns.read("terminated", last)),
             **common,
         )
 

@@ -77,7 +77,7 @@ def _arrays(state: PyTree, seed: int) -> dict[str, np.ndarray]:
 def _plain(leaf: jax.Array) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    return np.ascontiguousarray(leaf)
+    return np.asarray(leaf)
 
 
 def _restore(template: PyTree, seed: int, arrays: dict[str, np.ndarray], path: Path) -> PyTree:

@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from polyact.data.episodes import leaves
 from polyact.data.sampling import Batch, Draw, Rows, Sampling, draw_from
@@ -40,6 +40,7 @@ from polyact.learning.loop import Evaluate, Hooks, Plan, Record, run
 from polyact.policies.base import Policy
 from polyact.policies.spec import Spec
 
+Count = Int[Array, ""]
 BLOCK_BYTES = 64 << 20
 
 
@@ -140,7 +141,7 @@ class Problem(eqx.Module):
         return self.sampling.gather(self.columns, self.rows(key))
 
 
-def advance(problem: Problem, state: PyTree, key: PRNGKeyArray, first: Int, count: Int) -> tuple[PyTree, Summary]:
+def advance(problem: Problem, state: PyTree, key: PRNGKeyArray, first: Count, count: Count) -> tuple[PyTree, Summary]:
     """`count` updates from step `first`, drawing batches on the device. Step i depends on fold_in(key, i) alone."""
 
     def one(i: Any, state: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -151,7 +152,7 @@ def advance(problem: Problem, state: PyTree, key: PRNGKeyArray, first: Int, coun
 
 
 def advance_block(
-    learner: Learner, batches: Batch, state: PyTree, key: PRNGKeyArray, first: Int, count: Int
+    learner: Learner, batches: Batch, state: PyTree, key: PRNGKeyArray, first: Count, count: Count
 ) -> tuple[PyTree, Summary]:
     """The same updates with the batches given, stacked along the first axis."""
 
@@ -163,7 +164,7 @@ def advance_block(
     return _repeat(one, state, first, count)
 
 
-def _repeat(one: Any, state: PyTree, first: Int, count: Int) -> tuple[PyTree, Summary]:
+def _repeat(one: Any, state: PyTree, first: Count, count: Count) -> tuple[PyTree, Summary]:
     arrays, static = eqx.partition(state, eqx.is_array)
     structure = eqx.filter_eval_shape(lambda s: one(first, eqx.combine(s, static))[1], arrays)
 
@@ -237,12 +238,11 @@ def _merge(summaries: list[Summary]) -> Summary:
     def first(*steps: Any) -> Any:
         return next((step for step in steps if int(step) >= 0), steps[0])
 
-    sums = jax.tree.map(lambda *values: sum(values), *[s.sums for s in summaries])
-    broken = jax.tree.map(first, *[s.broken for s in summaries])
-    return Summary(sums, broken, jnp.asarray(sum(int(s.count) for s in summaries), jnp.int32))
+    sums, counts = jax.tree.map(lambda *values: sum(values), *[(s.sums, s.counts) for s in summaries])
+    return Summary(sums, jax.tree.map(first, *[s.broken for s in summaries]), counts)
 
 
-def _int(number: int) -> Int:
+def _int(number: int) -> Count:
     return jnp.asarray(number, jnp.int32)
 
 

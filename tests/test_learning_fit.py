@@ -1,0 +1,189 @@
+"""The engine: one program, exact resume, data on device or host, seeds, and what happens when numbers break."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from polyact.data import Episodes, Source
+from polyact.data.sampling import Sampling, Transitions
+from polyact.errors import PolyactError, SavedError, TrainingError
+from polyact.learning import fit as engine
+from polyact.learning.actor import Actor
+from polyact.learning.base import Learner
+from polyact.learning.bc import BC
+from polyact.learning.fit import fit
+from polyact.learning.iql import IQL
+from polyact.learning.optimiser import Optimiser, descend
+from polyact.learning.td3 import TD3BC
+from polyact.nets.mlp import Network
+from polyact.policies.deterministic import Deterministic
+from polyact.policies.gaussian import Gaussian
+from polyact.spaces import Box
+
+SMALL = Network(width=16, depth=1)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def source():
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(110, 3)).astype(np.float32)
+    action = np.tanh(observation[np.arange(110) % 11 != 10][:, :2])
+    episodes = Episodes(np.full(10, 10), observation, action, rng.normal(size=100), np.zeros(100, bool))
+    return Source(episodes, action_space=Box(-1, 1, (2,)))
+
+
+def bc(**options):
+    return BC(Actor(Deterministic, SMALL), **options)
+
+
+def same(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs if eqx.is_array(a))
+
+
+def test_cloning_learns_the_behaviour(source):
+    fitted = fit(bc(optimiser=Optimiser(1e-2)), source, steps=600, key=KEY, batch_size=32, report_every=300)
+    assert fitted.history[-1]["loss"] < 0.01 < fitted.history[0]["loss"]
+    action, _ = fitted.policy.act(jnp.array([0.5, -1.0, 0.0]), None, KEY)
+    np.testing.assert_allclose(action, np.tanh([0.5, -1.0]), atol=0.15)
+
+
+@pytest.mark.parametrize("learner", [bc(), BC(Actor(Gaussian, SMALL)), TD3BC(network=SMALL, critic_network=SMALL), IQL(Actor(Gaussian, SMALL), SMALL)])
+def test_every_learner_runs_and_reports_finite_metrics(source, learner):
+    fitted = fit(learner, source, steps=20, key=KEY, batch_size=16, report_every=10)
+    assert [record["step"] for record in fitted.history] == [10, 20]
+    assert all(np.isfinite(value) for record in fitted.history for value in record.values())
+
+
+def test_more_seeds_do_not_change_the_first(source):
+    one = fit(bc(), source, steps=30, key=KEY, batch_size=16)
+    three = fit(bc(), source, steps=30, key=KEY, batch_size=16, seeds=3)
+    assert same(one.policy, three.policies[0])
+    assert not same(three.policies[0], three.policies[1])
+
+
+def test_reporting_does_not_change_the_result(source):
+    often = fit(bc(), source, steps=25, key=KEY, batch_size=16, report_every=3)
+    assert same(often.policy, fit(bc(), source, steps=25, key=KEY, batch_size=16).policy)
+
+
+def test_one_batched_program_gives_what_threads_give(source, monkeypatch):
+    threads = fit(bc(), source, steps=20, key=KEY, batch_size=16, seeds=2)
+    monkeypatch.setattr(engine, "one_program_each", lambda seeds: False)
+    batched = fit(bc(), source, steps=20, key=KEY, batch_size=16, seeds=2)
+    for one, other in zip(jax.tree.leaves(threads.policies), jax.tree.leaves(batched.policies), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert [r["seed"] for r in batched.history] == [0, 1]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 5000, 1 << 20])
+def test_host_data_trains_to_the_same_bits(source, monkeypatch, block_bytes):
+    monkeypatch.setattr(engine, "BLOCK_BYTES", block_bytes)
+    learner = TD3BC(network=SMALL, critic_network=SMALL)
+    device = fit(learner, source, steps=23, key=KEY, batch_size=16, report_every=10)
+    host = fit(learner, source, steps=23, key=KEY, batch_size=16, report_every=10, device_memory=0)
+    assert same(device.policy, host.policy)
+    for one, other in zip(device.history, host.history, strict=True):
+        assert one["critic_loss"] == pytest.approx(other["critic_loss"], rel=1e-6)
+
+
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(source, tmp_path):
+    learner = TD3BC(network=SMALL, critic_network=SMALL)
+    options = {"key": KEY, "batch_size": 16, "seeds": 2, "steps": 40, "report_every": 7}
+    whole = fit(learner, source, **options)
+
+    class Interrupt(Exception):
+        pass
+
+    def stop_at_20(policy):
+        raise Interrupt
+
+    with pytest.raises(Interrupt):
+        fit(learner, source, **options, checkpoints=tmp_path, checkpoint_every=10, evaluate=stop_at_20, evaluate_every=24)
+    assert [p.name for p in tmp_path.iterdir()] == ["000000020"]
+    resumed = fit(learner, source, **options, checkpoints=tmp_path, checkpoint_every=10, resume=True)
+    assert all(same(a, b) for a, b in zip(whole.states, resumed.states, strict=True))
+
+
+def test_a_checkpoint_of_another_run_is_refused(source, tmp_path):
+    fit(bc(), source, steps=4, key=KEY, batch_size=16, checkpoints=tmp_path)
+    with pytest.raises(SavedError, match="batch_size = 16, this run has 8"):
+        fit(bc(), source, steps=4, key=KEY, batch_size=8, checkpoints=tmp_path, resume=True)
+    (tmp_path / "000000004" / "state.safetensors").write_bytes(b"broken")
+    with pytest.raises(SavedError, match="is damaged"):
+        fit(bc(), source, steps=4, key=KEY, batch_size=16, checkpoints=tmp_path, resume=True)
+
+
+class Exploding(Learner):
+    """Counts updates and reports infinity at one of them."""
+
+    needs: ClassVar[tuple[str, ...]] = ("observation",)
+    at: int
+
+    def sampling(self, spec) -> Sampling:
+        return Transitions()
+
+    def init(self, spec, key):
+        return jnp.zeros((), jnp.int32)
+
+    def update(self, state, batch, key):
+        return state + 1, {"loss": jnp.where(state == self.at, jnp.inf, 0.0)}
+
+    def policy(self, state):
+        raise AssertionError("not asked for")
+
+
+def test_training_stops_at_the_first_value_that_is_not_finite(source):
+    with pytest.raises(TrainingError, match="stopped at step 17: metric 'loss' is not finite") as caught:
+        fit(Exploding(17), source, steps=50, key=KEY, batch_size=4, report_every=10)
+    assert caught.value.progress.done == 17
+    assert int(caught.value.progress.states[0]) == 17
+    assert len(caught.value.progress.history) == 1
+
+
+class Counting(Learner):
+    needs: ClassVar[tuple[str, ...]] = ("observation", "action")
+    traces: ClassVar[list[int]] = []
+
+    def sampling(self, spec) -> Sampling:
+        return Transitions()
+
+    def init(self, spec, key):
+        return Deterministic.create(spec, SMALL, key), Optimiser().init(Deterministic.create(spec, SMALL, key), spec.steps)
+
+    def update(self, state, batch, key):
+        self.traces.append(1)
+        actor, optimiser, loss = descend(lambda a: (a.imitation_loss(batch, key),) * 2, state[0], Optimiser(), state[1])
+        return (actor, optimiser), {"loss": loss}
+
+    def policy(self, state):
+        return state[0]
+
+
+def test_one_compilation_however_many_intervals(source):
+    Counting.traces.clear()
+    fit(Counting(), source, steps=47, key=KEY, batch_size=4, report_every=5, seeds=2)
+    assert len(Counting.traces) == 2  # one for the shapes of the metrics, one for the program
+    fit(Counting(), source, steps=30, key=KEY, batch_size=4)
+    assert len(Counting.traces) == 2
+
+
+def test_options_without_effect_are_refused(source):
+    for option in ({"evaluate_every": 5}, {"checkpoint_every": 5}, {"resume": True}):
+        with pytest.raises(PolyactError, match="has no effect without"):
+            fit(bc(), source, steps=5, key=KEY, **option)
+    with pytest.raises(PolyactError, match="unknown option of Deterministic 'hidden'"):
+        Actor(Deterministic, hidden=3)
+
+
+def test_schedules_rise_and_fall():
+    rate = Optimiser(1.0, "cosine", warmup=10).rate
+    assert [round(float(rate(jnp.int32(c), jnp.int32(100))), 3) for c in (0, 4, 50, 100)] == [0.1, 0.498, 0.5, 0.0]
+    assert float(Optimiser(1.0, "linear", final=0.2).rate(jnp.int32(50), jnp.int32(100))) == pytest.approx(0.6)
+    with pytest.raises(PolyactError, match="schedule is 'step'"):
+        Optimiser(schedule="step")
