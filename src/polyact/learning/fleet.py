@@ -14,30 +14,41 @@ from jaxtyping import Array, Int, PyTree
 Carry = PyTree
 
 
+class Occurrences(eqx.Module):
+    """A metric that a step may have several values of, or none: their sum, and how many (an episode's return, say)."""
+
+    total: Array
+    count: Array
+
+
 class Summary(eqx.Module):
     """What an interval reports: sum of every metric, the step at which it first was not finite (-1: never), values counted."""
 
     sums: dict[str, Array]
     broken: dict[str, Int[Array, "*seeds"]]
-    count: Int[Array, "*seeds"]
+    counts: dict[str, Array]
 
 
 Driver = Callable[[Carry, int, int], tuple[Carry, Summary]]
 
 
 def empty_summary(metrics: dict[str, Any]) -> Summary:
-    """A summary of nothing for metrics of this structure."""
+    """A summary of nothing for metrics of these names."""
     never, zero = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.float32)
-    return Summary(dict.fromkeys(metrics, zero), dict.fromkeys(metrics, never), jnp.zeros((), jnp.int32))
+    return Summary(dict.fromkeys(metrics, zero), dict.fromkeys(metrics, never), dict.fromkeys(metrics, zero))
 
 
-def accumulate(summary: Summary, metrics: dict[str, Array], step: Any) -> Summary:
+def accumulate(summary: Summary, metrics: dict[str, Array | Occurrences], step: Any) -> Summary:
     """The summary with one more step's metrics."""
-    broken = {
-        name: jnp.where((summary.broken[name] < 0) & ~jnp.isfinite(value), jnp.asarray(step, jnp.int32), summary.broken[name])
-        for name, value in metrics.items()
+    values = {
+        name: value if isinstance(value, Occurrences) else Occurrences(value, jnp.ones(())) for name, value in metrics.items()
     }
-    return Summary({name: summary.sums[name] + value for name, value in metrics.items()}, broken, summary.count + 1)
+    broken = {
+        name: jnp.where((summary.broken[name] < 0) & ~jnp.isfinite(value.total), jnp.asarray(step, jnp.int32), summary.broken[name])
+        for name, value in values.items()
+    }
+    sums = {name: summary.sums[name] + value.total for name, value in values.items()}
+    return Summary(sums, broken, {name: summary.counts[name] + value.count for name, value in values.items()})
 
 
 class Fleet(ABC):

@@ -108,8 +108,8 @@ def _due(every: int | None, done: int, plan: Plan) -> bool:
 
 
 def _record(step: int, seed: int, summary: Summary, rate: float) -> Record:
-    count = max(int(summary.count), 1)
-    return {"step": step, "seed": seed, "steps_per_second": round(rate, 1)} | {n: float(v) / count for n, v in summary.sums.items()}
+    means = {name: float(total) / float(summary.counts[name]) for name, total in summary.sums.items() if summary.counts[name]}
+    return {"step": step, "seed": seed, "steps_per_second": round(rate, 1)} | means
 
 
 def _note(record: Record) -> str:
