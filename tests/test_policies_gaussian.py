@@ -13,7 +13,9 @@ from polyact.errors import PolyactError
 from polyact.nets.mlp import Network
 from polyact.policies.base import greedy
 from polyact.policies.deterministic import Deterministic
-from polyact.policies.gaussian import Gaussian, TanhGaussian, tanh_log_slope
+from polyact.policies.gaussian import Gaussian, TanhGaussian
+from polyact.policies.heads import tanh_log_slope
+from polyact.policies.mixture import GaussianMixture
 from polyact.policies.spec import Spec
 
 SEEN = spaces.Box(-1, 1, (3,))
@@ -22,7 +24,13 @@ ONE = spaces.Box(-2, 4, (1,))
 NET = Network(width=8, depth=1, final_scale=0.3)
 KEY = jax.random.key(0)
 OBSERVATION = jnp.array([0.3, -0.2, 0.9])
-MAKERS = [Gaussian.create, Gaussian.create_conditional, TanhGaussian.create]
+
+
+def conditional(*arguments):
+    return Gaussian.create(*arguments, log_std=None)
+
+
+MAKERS = [Gaussian.create, conditional, TanhGaussian.create, GaussianMixture.create]
 
 
 def spec(action=DONE):
@@ -38,7 +46,7 @@ def test_log_prob_integrates_to_one_in_environment_units(make):
 
 
 def test_gaussian_log_prob_is_scipys():
-    policy = Gaussian.create_conditional(spec(), NET, KEY)
+    policy = conditional(spec(), NET, KEY)
     mean, log_std = policy.distribution(OBSERVATION)
     action = jnp.array([1.0, 0.3])
     scale = np.array([3.0, 0.25])
@@ -88,7 +96,7 @@ def test_actions_stay_inside_the_box_and_modes_are_stable(make):
 
 
 def test_gaussian_entropy_is_the_mean_negative_log_density():
-    policy = Gaussian.create_conditional(spec(), NET, KEY)
+    policy = conditional(spec(), NET, KEY)
     _, log_prob = jax.vmap(policy.unit_sample, (None, 0))(OBSERVATION, jax.random.split(KEY, 4000))
     assert policy.entropy(OBSERVATION) == pytest.approx(float(-log_prob.mean()), abs=0.06)
 
@@ -121,3 +129,22 @@ def test_deterministic_loss_falls_under_gradient_descent_and_leaves_statistics_a
     assert losses[-1] < 0.2 * losses[0]
     assert tree.combine(parameters, rest).body is not None
     assert not jax.tree.leaves(parameters.body)
+
+
+def test_mixture_log_prob_is_scipys():
+    policy = GaussianMixture.create(spec(), NET, KEY, components=3)
+    log_weights, means, log_stds = policy.head.distribution(policy.outputs(OBSERVATION), policy.body)
+    unit = jnp.array([0.2, -0.4])
+    parts = stats.norm.pdf(unit, means, np.exp(log_stds)).prod(1)
+    assert float(policy.unit_log_prob(OBSERVATION, unit)) == pytest.approx(np.log((np.exp(log_weights) * parts).sum()), abs=1e-5)
+
+
+def test_mixture_samples_have_the_mixtures_moments_and_its_mode_is_the_densest_mean():
+    policy = GaussianMixture.create(spec(), NET, KEY, components=3)
+    log_weights, means, _ = policy.head.distribution(policy.outputs(OBSERVATION), policy.body)
+    units, _ = jax.vmap(policy.unit_sample, (None, 0))(OBSERVATION, jax.random.split(KEY, 4000))
+    expected = (jnp.exp(log_weights)[:, None] * means).sum(0)
+    spread = np.asarray(units).std(0) / np.sqrt(4000)
+    assert np.all(np.abs(units.mean(0) - expected) < 5 * spread)
+    densities = [float(policy.unit_log_prob(OBSERVATION, mean)) for mean in means]
+    np.testing.assert_array_equal(policy.unit_mode(OBSERVATION), means[int(np.argmax(densities))])

@@ -72,6 +72,26 @@ class UnitPolicy(StochasticPolicy):
         """An action in the environment's units, not clipped to its bounds, and its `log_prob`."""
 
 
+class EntropicPolicy(StochasticPolicy):
+    """A stochastic policy that can be sampled with its log density and whose entropy has a closed form: what policy gradients use."""
+
+    @abstractmethod
+    def sample_and_log_prob(self, observation: Observation, key: PRNGKeyArray) -> tuple[Action, Float[Array, ""]]:
+        """An action (not clipped to its bounds) and its `log_prob`."""
+
+    @abstractmethod
+    def entropy(self, observation: Observation) -> Float[Array, ""]:
+        """In nats; of continuous actions in unit coordinates."""
+
+
+class Exploring(Policy):
+    """A policy with memory that explores, and knows what it would do otherwise."""
+
+    @abstractmethod
+    def exploit(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
+        """`act` without exploration."""
+
+
 class Imitable(Policy):
     """A policy that can be cloned from data: it knows how its batches are cut and what to minimise on them."""
 
@@ -88,14 +108,15 @@ class Imitable(Policy):
 class ChunkPolicy(Policy):
     """A policy that plans several actions at once; `act` is one way of executing them, executors are others."""
 
-    @property
-    @abstractmethod
-    def horizon(self) -> int:
-        """H: how many actions a chunk has."""
+    horizon: AbstractVar[int]  # H: how many actions a chunk has
 
     @abstractmethod
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H A"], Memory]:
-        """The next H actions from one observation (or observation history, see the class)."""
+        """The next H actions from one observation and what is remembered of earlier ones."""
+
+    @abstractmethod
+    def observe(self, observation: Observation, memory: Memory) -> Memory:
+        """What is remembered after an observation for which no chunk was asked; `chunk` remembers its own."""
 
 
 class Reporting(Policy):
@@ -109,15 +130,17 @@ class Reporting(Policy):
 class Greedy(Policy):
     """Plays the mode of a stochastic policy: what is usually meant by its deterministic evaluation."""
 
-    policy: StochasticPolicy
+    policy: StochasticPolicy | Exploring
 
     def start(self, key: PRNGKeyArray) -> Memory:
-        return None
+        return self.policy.start(key)
 
     def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
+        if isinstance(self.policy, Exploring):
+            return self.policy.exploit(observation, memory, key)
         return self.policy.mode(observation), memory
 
 
 def greedy(policy: Policy) -> Policy:
-    """The policy without its exploration: `Greedy` where a mode is known, else the policy itself."""
-    return Greedy(policy) if isinstance(policy, StochasticPolicy) else policy
+    """The policy without its exploration: `Greedy` where that is known, else the policy itself."""
+    return Greedy(policy) if isinstance(policy, StochasticPolicy | Exploring) else policy

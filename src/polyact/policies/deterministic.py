@@ -1,11 +1,13 @@
 """A network that outputs the action: what TD3 trains, and the plainest clone."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.data.sampling import Batch, Sampling, Steps
-from polyact.nets.mlp import MLP, Network
+from polyact.nets.mlp import Network
 from polyact.policies.base import Action, Imitable, Memory, Observation
 from polyact.policies.spec import Body, Spec
 
@@ -14,7 +16,7 @@ class Deterministic(Imitable):
     """observation -> network -> tanh (where there are bounds) -> environment units."""
 
     body: Body
-    network: MLP
+    network: Callable
 
     @classmethod
     def create(cls, spec: Spec, network: Network, key: PRNGKeyArray) -> "Deterministic":

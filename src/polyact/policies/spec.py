@@ -8,7 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from polyact import spaces
 from polyact.data.source import Source
@@ -64,6 +64,41 @@ class Body(eqx.Module):
     def to_unit(self, action: Any) -> Float[Array, " action"]:
         """Inverse of `to_env`."""
         return self.continuous.to_unit(jnp.asarray(action).reshape(-1).astype(jnp.float32))
+
+    def code(self, action: Any) -> Float[Array, " action"] | Int[Array, " choices"]:
+        """An action as policies compute with it: in unit coordinates, or as class numbers from 0, one per choice."""
+        if self.action_scale is not None:
+            return self.to_unit(action)
+        first = self.action_space.start if isinstance(self.action_space, spaces.Discrete) else 0
+        return jnp.asarray(action).reshape(-1).astype(jnp.int32) - first
+
+    def decode(self, code: Float[Array, " action"] | Int[Array, " choices"]) -> Array:
+        """Inverse of `code`; continuous actions are not clipped."""
+        if self.action_scale is not None:
+            return self.to_env(code)
+        if isinstance(self.action_space, spaces.Discrete):
+            return code[0] + self.action_space.start
+        return code
+
+    def clip(self, code: Float[Array, " action"] | Int[Array, " choices"]) -> Float[Array, " action"] | Int[Array, " choices"]:
+        """A coded action moved into the bounds of the space."""
+        return code if self.action_scale is None else self.action_scale.clip(code)
+
+    def log_volume(self) -> Float[Array, ""]:
+        """What a log density of a coded action loses on its way to environment units."""
+        return jnp.zeros(()) if self.action_scale is None else self.action_scale.log_volume()
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Number of classes of every discrete choice; PolyactError when actions are not discrete."""
+        match self.action_space:
+            case spaces.Discrete(n=n):
+                return (n,)
+            case spaces.MultiDiscrete(nvec=nvec):
+                return tuple(nvec)
+            case spaces.MultiBinary(n=n):
+                return (2,) * n
+        raise PolyactError(f"body '{self.name}' has no discrete actions ({self.action_space}); use a continuous policy or learner")
 
     @property
     def continuous(self) -> ActionScale:
