@@ -6,7 +6,7 @@ a latency of k ticks with unlimited inferences in flight is exactly a k-step act
 """
 
 import time
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,8 +19,8 @@ from polyact.errors import PolyactError
 from polyact.policies.base import ChunkPolicy, Memory, Policy, Reporting
 from polyact.spaces import Space
 
-Latency = float | np.ndarray | Literal["measured"] | None
-Fallback = Literal["hold", "zero", "chunk"]
+Latency = float | np.ndarray | str | None  # seconds, samples of seconds, or "measured"
+Fallback = str  # one of FALLBACKS
 FALLBACKS = ("hold", "zero", "chunk")
 
 
@@ -70,7 +70,8 @@ class RealTime(Reporting):
         place = jnp.argmin(jnp.where(memory.arrives > now, jnp.iinfo(jnp.int32).max, memory.asked))
         put = lambda old, new: jnp.where(free, old.at[place].set(new), old)  # noqa: E731
         plans, asked, arrives = put(memory.plans, plan), put(memory.asked, now), put(memory.arrives, now + latency)
-        inner = jax.tree.map(lambda a, b: jnp.where(free, a, b) if eqx.is_array(a) else a, inner, memory.inner)
+        seen = self._observe(observation, memory.inner)
+        inner = jax.tree.map(lambda a, b: jnp.where(free, a, b) if eqx.is_array(a) else a, inner, seen)
         newest = jnp.argmax(jnp.where((asked >= 0) & (arrives <= now), asked, -1))
         ready = (asked[newest] >= 0) & (arrives[newest] <= now)
         action, late = self._due(plans[newest], now - asked[newest], now - arrives[newest], ready, memory.applied)
@@ -86,6 +87,11 @@ class RealTime(Reporting):
             return self.policy.chunk(observation, memory, key)
         action, memory = self.policy.act(observation, memory, key)
         return jnp.asarray(action)[None], memory
+
+    def _observe(self, observation: Any, memory: PyTree) -> PyTree:
+        """What a busy policy remembers of an observation it does not answer: chunk policies keep a history, others nothing."""
+        chunked = self.fallback == "chunk" and isinstance(self.policy, ChunkPolicy)
+        return self.policy.observe(observation, memory) if chunked else memory
 
     def _due(self, plan: Array, age: Array, since: Array, ready: Array, applied: Array) -> tuple[Array, Array]:
         fresh = ready & (since == 0)

@@ -1,7 +1,7 @@
 """A policy meets an environment: whole episodes, thousands at once for functional environments.
 
-Episode i is a function of fold_in(key, i) alone: its initial state and its disturbances are the same for every policy, however much
-randomness the policy itself uses. That is what makes evaluation paired.
+Every policy meets the same initial states and disturbances under the same key (`polyact.acting.streams`); that is what makes
+evaluation paired.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from polyact.acting.host import host_rollout
 from polyact.acting.realtime import Fallback, Latency, real_time
+from polyact.acting.streams import ACTOR, WORLD, memory_key, start_key, step_key
 from polyact.data.episodes import Episodes, concatenate
 from polyact.envs.base import Env
 from polyact.envs.families import Family
@@ -21,7 +23,6 @@ from polyact.envs.host import HostEnv
 from polyact.errors import PolyactError
 from polyact.policies.base import Policy, Reporting
 
-WORLD, ACTOR, START = 0, 1, 2  # independent random streams of an episode
 PROGRAM_BYTES = 256 << 20
 
 
@@ -47,8 +48,6 @@ def rollout(
     if control_hz is not None or latency is not None:
         policy = real_time(policy, env, control_hz=control_hz, latency=latency, fallback=fallback, in_flight=in_flight)
     if isinstance(env, HostEnv):
-        from polyact.acting.host import host_rollout
-
         return host_rollout(policy, env, episodes=episodes, key=key)
     size = _episodes_per_program(policy, env, episodes)
     return concatenate([_run(policy, env, range(first, min(first + size, episodes)), key) for first in range(0, episodes, size)])
@@ -106,16 +105,15 @@ def _episodes(
 
 
 def _begin(env: Env, policy: Policy, key: PRNGKeyArray) -> tuple[PyTree, PyTree, PyTree]:
-    state, observation = env.reset(jax.random.fold_in(key, START))
-    return state, observation, policy.start(jax.random.fold_in(jax.random.fold_in(key, ACTOR), START))
+    state, observation = env.reset(start_key(key))
+    return state, observation, policy.start(memory_key(key))
 
 
 def _advance(
     env: Env, policy: Policy, state: PyTree, observation: PyTree, memory: PyTree, key: PRNGKeyArray, t: Any
 ) -> tuple[PyTree, PyTree, PyTree, Trace]:
-    world, actor = (jax.random.fold_in(jax.random.fold_in(key, stream), t + START + 1) for stream in (WORLD, ACTOR))
-    action, memory = policy.act(observation, memory, actor)
-    state, step = env.step(state, action, world)
+    action, memory = policy.act(observation, memory, step_key(key, ACTOR, t))
+    state, step = env.step(state, action, step_key(key, WORLD, t))
     info = step.info | (policy.report(memory) if isinstance(policy, Reporting) else {})
     last = (t + 1 >= env.horizon) & ~step.terminated
     row = Trace(observation, action, step.reward, step.terminated, step.truncated | last, info)
