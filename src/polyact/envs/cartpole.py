@@ -90,9 +90,9 @@ class CartPoleSwingUp(Drawable):
         x, angle, length = float(state.position), float(state.angle), float(self.pole_length)
         pole = np.array([[x, 0.0], [x + length * np.sin(angle), length * np.cos(angle)]])
         return self.backdrop().add(
-            Polygon(box(x, 0, 0.26, 0.13), BLUE),
+            Polygon(box((x, 0.0), 0.26, 0.13), BLUE),
             Line(pole, 0.09, RED),
-            Circle(x, 0, 0.04, "#ffffff"),
+            Circle((x, 0.0), 0.04, "#ffffff"),
         )
 
     def position(self, observation: Observation) -> np.ndarray:

@@ -44,9 +44,20 @@ ENVIRONMENTS: dict[str, Entry] = {
     "push": Entry("polyact.envs.push:Push", "push a T-shaped block to a target pose", ("push_home",)),
     "reacher": Entry("polyact.envs.reacher:Reacher", "reach a target with an arm of n links", ("reach",)),
     "hopper2d": Entry("polyact.envs.hopper:Hopper2D", "run forward on one springy leg without falling", ("run", "jog")),
+    "chain": Entry("polyact.envs.tabular_builders:chain", "walk to the far end of five states or turn back for less (tabular)"),
+    "four-rooms": Entry("polyact.envs.tabular_builders:four_rooms", "four rooms joined by hallways, with slips (tabular)"),
+    "windy-grid": Entry("polyact.envs.tabular_builders:windy_grid", "cross a field under a wind (tabular)"),
+    "combination-lock": Entry(
+        "polyact.envs.tabular_builders:combination_lock", "enter a code; one wrong action starts over (tabular)"
+    ),
+    "inventory": Entry("polyact.envs.tabular_builders:inventory", "order stock against random demand (tabular)"),
+    "machine-replacement": Entry(
+        "polyact.envs.tabular_builders:machine_replacement", "run an ageing machine or replace it (tabular)"
+    ),
+    "garnet": Entry("polyact.envs.tabular_builders:garnet", "a random world with few successors per action (tabular)"),
 }
 
-PREFIXES: dict[str, str] = {}
+PREFIXES: dict[str, str] = {"gymnasium": "polyact.envs.gymnasium_host:from_gymnasium"}
 """Families of names outside the table: "prefix" -> "module:callable", called with the rest of the name and the fields."""
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from polyact.envs.base import Observation, Step
+from polyact.envs.base import Observation, State, Step
 from polyact.envs.physics import Parameter
 from polyact.envs.scene import BLUE, GREEN, PALE, Circle, Drawable, Line, Scene
 from polyact.spaces import Box, Space
@@ -67,12 +67,12 @@ class DoubleIntegrator(Drawable):
         axis = np.array([[-1.7, 0.0], [1.7, 0.0]])
         lines = [Line(axis, 0.015, PALE)] + [Line(axis[:, ::-1], 0.015, PALE)] * (self.dimensions > 1)
         height = 1.7 if self.dimensions > 1 else 0.5
-        return Scene((*lines, Circle(0, 0, 0.09, GREEN, 0.6)), (-1.7, -height, 1.7, height))
+        return Scene((*lines, Circle((0.0, 0.0), 0.09, GREEN, 0.6)), (-1.7, -height, 1.7, height))
 
-    def scene(self, state: Array) -> Scene:
-        (x, y), velocity = _plane(np.asarray(state)[None])[0], _plane(np.asarray(state)[None, self.dimensions :])[0]
+    def scene(self, state: State) -> Scene:
+        (x, y), velocity = _plane(np.asarray(state, float)[None])[0], _plane(np.asarray(state, float)[None, self.dimensions :])[0]
         arrow = np.array([[x, y], [x + 0.3 * velocity[0], y + 0.3 * velocity[1]]])
-        return self.backdrop().add(Circle(x, y, 0.07, BLUE), Line(arrow, 0.02, BLUE))
+        return self.backdrop().add(Circle((x, y), 0.07, BLUE), Line(arrow, 0.02, BLUE))
 
     def position(self, observation: Observation) -> np.ndarray:
         """The first two coordinates."""

@@ -101,7 +101,9 @@ def layout(text: str) -> str:
     for start in maze.starts:
         for goal in maze.goals:
             if not np.isfinite(distance[_index(maze, goal), _index(maze, start)]):
-                raise PolyactError(f"no way leads through the maze from row {start[0]}, column {start[1]} to {tuple(map(int, goal))}")
+                raise PolyactError(
+                    f"no way leads through the maze from row {start[0]}, column {start[1]} to {tuple(map(int, goal))}"
+                )
     return text
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from polyact.envs.base import Observation, Step
+from polyact.envs.base import Observation, State, Step
 from polyact.envs.physics import Parameter
 from polyact.envs.scene import BLUE, GREEN, INK, PALE, Circle, Drawable, Line, Polygon, Scene, box
 from polyact.spaces import Box, Space
@@ -58,19 +58,19 @@ class MountainCarContinuous(Drawable):
         x = np.linspace(self.left, self.right, 80)
         ground = np.concatenate([np.stack([x, _height(x)], 1), [[self.right, -0.12], [self.left, -0.12]]])
         goal = float(self.goal)
-        foot = float(_height(np.array(goal)))
+        foot = _height(goal)
         flag = np.array([[goal, foot + 0.3], [goal + 0.12, foot + 0.25], [goal, foot + 0.2]])
         pole = Line(np.array([[goal, foot], [goal, foot + 0.3]]), 0.012, INK)
         return Scene((Polygon(ground, PALE), pole, Polygon(flag, GREEN)), (self.left, -0.12, self.right, 1.35))
 
-    def scene(self, state: Array) -> Scene:
+    def scene(self, state: State) -> Scene:
         x = float(state[0])
         slope = np.arctan(0.45 * 3 * np.cos(3 * x))
-        foot = np.array([x, _height(np.array(x))])
+        foot = np.array([x, _height(x)])
         along, up = np.array([np.cos(slope), np.sin(slope)]), np.array([-np.sin(slope), np.cos(slope)])
-        wheels = [Circle(*(foot + 0.028 * up + side * along), 0.028, INK) for side in (-0.05, 0.05)]
-        cabin = Polygon(box(*(foot + 0.105 * up), 0.045, 0.03, slope), BLUE)
-        return self.backdrop().add(Polygon(box(*(foot + 0.06 * up), 0.085, 0.028, slope), BLUE), cabin, *wheels)
+        wheels = [Circle(foot + 0.028 * up + side * along, 0.028, INK) for side in (-0.05, 0.05)]
+        cabin = Polygon(box(foot + 0.105 * up, 0.045, 0.03, slope), BLUE)
+        return self.backdrop().add(Polygon(box(foot + 0.06 * up, 0.085, 0.028, slope), BLUE), cabin, *wheels)
 
     def position(self, observation: Observation) -> np.ndarray:
         """The car's place on the hill."""
@@ -83,5 +83,5 @@ def rock(env: MountainCarContinuous, observation: Float[Array, "2"], key: PRNGKe
     return jnp.where(observation[1] >= 0, 1.0, -1.0)[None]
 
 
-def _height(x: np.ndarray) -> np.ndarray:
+def _height(x: np.ndarray | float) -> np.ndarray | float:
     return 0.45 * np.sin(3 * x) + 0.55

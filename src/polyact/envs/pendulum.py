@@ -56,14 +56,14 @@ class Pendulum(Drawable):
 
     def backdrop(self) -> Scene:
         reach = float(self.length) * 1.25
-        return Scene((Circle(0, 0, float(self.length), PALE, 0.35),), (-reach, -reach, reach, reach))
+        return Scene((Circle((0.0, 0.0), float(self.length), PALE, 0.35),), (-reach, -reach, reach, reach))
 
     def scene(self, state: PendulumState) -> Scene:
         length, angle = float(self.length), float(state.angle)
         tip = length * np.array([np.sin(angle), np.cos(angle)])
         return self.backdrop().add(
             Line(np.stack([np.zeros(2), tip]), 0.14 * length, RED),
-            Circle(0, 0, 0.06 * length, INK),
+            Circle((0.0, 0.0), 0.06 * length, INK),
         )
 
     def position(self, observation: Observation) -> np.ndarray:

@@ -5,10 +5,9 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-Parameter = float | int | Array | np.ndarray
+Parameter = float | int | Array
 """A physical parameter: a number, or an array of them when environments are batched by `vmap`."""
 
 T = TypeVar("T", bound=PyTree)

@@ -115,11 +115,11 @@ class PointMaze(Drawable):
         size = float(self.cell)
         rows, columns = self.map.walls.shape
         blocks = [
-            Polygon(box((first + count / 2) * size, (rows - 0.5 - row) * size, (count / 2 + 0.005) * size, 0.505 * size), WALL)
+            Polygon(box(((first + count / 2) * size, (rows - 0.5 - row) * size), (count / 2 + 0.015) * size, 0.515 * size), WALL)
             for row, first, count in _runs(self.map.walls)
         ]
         marks = [
-            Circle((c + 0.5) * size, (rows - 0.5 - r) * size, float(self.goal_radius), colour, 0.25)
+            Circle((float(c + 0.5) * size, float(rows - 0.5 - r) * size), float(self.goal_radius), colour, 0.25)
             for cells, colour in ((self.map.starts, ORANGE), (self.map.goals, GREEN))
             for r, c in cells
             if len(cells) < np.sum(~self.map.walls)
@@ -127,8 +127,8 @@ class PointMaze(Drawable):
         return Scene((*blocks, *marks), (0.0, 0.0, columns * size, rows * size))
 
     def scene(self, state: PointState) -> Scene:
-        goal = Circle(*map(float, state.goal), float(self.goal_radius) / 2, GREEN)
-        return self.backdrop().add(goal, Circle(*map(float, state.position), float(self.radius), BLUE))
+        goal = Circle(np.asarray(state.goal, float), float(self.goal_radius) / 2, GREEN)
+        return self.backdrop().add(goal, Circle(np.asarray(state.position, float), float(self.radius), BLUE))
 
     def position(self, observation: Observation) -> np.ndarray:
         return np.asarray(observation)[:, :2]

@@ -80,16 +80,16 @@ class PointNavigation(Drawable):
 
     def backdrop(self) -> Scene:
         walls = Line(np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]), 0.02, PALE)
-        goals = [Circle(float(x), float(y), float(self.goal_radius), GREEN, 0.3) for x, y in np.asarray(self.goals)]
-        discs = [Circle(*map(float, disc), INK) for disc in np.asarray(self.obstacles)]
+        goals = [Circle(goal, float(self.goal_radius), GREEN, 0.3) for goal in np.asarray(self.goals, float)]
+        discs = [Circle(disc[:2], disc[2], INK) for disc in np.asarray(self.obstacles, float)]
         return Scene((walls, *goals, *discs), (-1.05, -1.05, 1.05, 1.05))
 
     def scene(self, state: PointState) -> Scene:
         (x, y), (vx, vy) = np.asarray(state.position, float), np.asarray(state.velocity, float)
-        goal = Circle(*map(float, state.goal), float(self.goal_radius) / 2, GREEN)
-        crashed = bool(np.any(np.asarray(self.clearance(state.position)) < 0))
+        goal = Circle(np.asarray(state.goal, float), float(self.goal_radius) / 2, GREEN)
+        crashed = bool(np.any(np.asarray(self.clearance(jnp.asarray(state.position))) < 0))
         nose = Line(np.array([[x, y], [x + 0.1 * vx, y + 0.1 * vy]]), 0.02, BLUE)
-        return self.backdrop().add(goal, nose, Circle(x, y, max(float(self.radius), 0.03), RED if crashed else BLUE))
+        return self.backdrop().add(goal, nose, Circle((x, y), max(float(self.radius), 0.03), RED if crashed else BLUE))
 
     def position(self, observation: Observation) -> np.ndarray:
         return np.asarray(observation)[:, :2]

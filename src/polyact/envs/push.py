@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
 from polyact.envs.physics import Parameter, norm, numbers, rotate
-from polyact.envs.scene import BLUE, GREEN, INK, PALE, Circle, Drawable, Line, Polygon, Scene, Shape, box, turned
+from polyact.envs.scene import BLUE, INK, PALE, Circle, Drawable, Line, Polygon, Scene, Shape, box, turned
 from polyact.spaces import Box, Space
 
+GHOST = "#b7e4c7"
 T_BLOCK = ((0.0, 0.1286, 0.3, 0.075), (0.0, -0.1714, 0.075, 0.225))
 
 
@@ -133,16 +134,17 @@ class Push(Drawable):
 
     def backdrop(self) -> Scene:
         edge = Line(np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]), 0.02, PALE)
-        x, y, angle = np.asarray(self.target, float)
-        return Scene((edge, *self._outline(x, y, angle, GREEN, 0.3)), (-1.05, -1.05, 1.05, 1.05))
+        target = np.asarray(self.target, float)
+        return Scene((edge, *self._outline(target[:2], target[2], GHOST)), (-1.05, -1.05, 1.05, 1.05))
 
     def scene(self, state: PushState) -> Scene:
-        block = self._outline(*map(float, state.block), float(state.angle), INK, 1.0)
-        return self.backdrop().add(*block, Circle(*map(float, state.pusher), float(self.radius), BLUE))
+        block = self._outline(np.asarray(state.block, float), float(state.angle), INK)
+        return self.backdrop().add(*block, Circle(np.asarray(state.pusher, float), float(self.radius), BLUE))
 
-    def _outline(self, x: float, y: float, angle: float, colour: str, opacity: float) -> list[Shape]:
-        place = np.array([x, y])
-        return [Polygon(place + turned(box(*part), angle), colour, opacity) for part in np.asarray(self.shape, float)]
+    def _outline(self, place: np.ndarray, angle: float, colour: str) -> list[Shape]:
+        # A little larger than they are, so that no seam shows between rectangles that touch.
+        grown = np.asarray(self.shape, float) + np.array([0, 0, 0.004, 0.004])
+        return [Polygon(place + turned(box(part[:2], part[2], part[3]), angle), colour) for part in grown]
 
     def position(self, observation: Observation) -> np.ndarray:
         """The block's centre."""

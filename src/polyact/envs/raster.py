@@ -42,15 +42,14 @@ def _in_pixels(shape: Shape, origin: np.ndarray, scale: float) -> tuple[list[np.
     flip = np.array([scale, -scale])
     match shape:
         case Circle():
-            return [np.array([[shape.x, shape.y]]) * flip + origin], shape.radius * scale
+            return [np.asarray(shape.centre)[None] * flip + origin], shape.radius * scale
         case Line():
             pieces = [np.asarray(shape.points, float)] if shape.dash is None else _dashes(shape.points, shape.dash)
             return [piece * flip + origin for piece in pieces], max(shape.width * scale / 2, 0.5)
         case Polygon():
             return [np.asarray(shape.points, float) * flip + origin], 0.0
         case Text():
-            centre = np.array([shape.x, shape.y])
-            return [(outline + centre) * flip + origin for outline in text_outlines(shape.text, shape.size)], 0.0
+            return [(outline + shape.centre) * flip + origin for outline in text_outlines(shape.text, shape.size)], 0.0
 
 
 def _paint(image: np.ndarray, shape: Shape, outlines: list[np.ndarray], reach: float) -> None:

@@ -123,16 +123,16 @@ class Reacher(Drawable):
 
     def backdrop(self) -> Scene:
         reach = float(np.sum(np.asarray(self._lengths())))
-        return Scene((Circle(0, 0, reach, PALE, 0.35),), (-1.1 * reach, -1.1 * reach, 1.1 * reach, 1.1 * reach))
+        return Scene((Circle((0.0, 0.0), reach, PALE, 0.35),), (-1.1 * reach, -1.1 * reach, 1.1 * reach, 1.1 * reach))
 
     def scene(self, state: ReacherState) -> Scene:
-        joints = np.asarray(self.joints(state.angle), float)
+        joints = np.asarray(self.joints(jnp.asarray(state.angle)), float)
         reach = float(np.sum(np.asarray(self._lengths())))
         width = 0.09 * reach / self.links**0.5
         arm = [Line(joints[i : i + 2], width, BLUE) for i in range(self.links)]
-        pins = [Circle(*joint, 0.3 * width, "#ffffff") for joint in joints[:-1]]
-        target = Circle(*map(float, state.target), 0.06 * reach, GREEN, 0.6)
-        return self.backdrop().add(target, *arm, *pins, Circle(*joints[-1], 0.4 * width, INK))
+        pins = [Circle(joint, 0.3 * width, "#ffffff") for joint in joints[:-1]]
+        target = Circle(np.asarray(state.target, float), 0.06 * reach, GREEN, 0.6)
+        return self.backdrop().add(target, *arm, *pins, Circle(joints[-1], 0.4 * width, INK))
 
     def position(self, observation: Observation) -> np.ndarray:
         """The fingertip."""

@@ -5,14 +5,14 @@ put into an HTML page as they are.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
-from itertools import chain
 
 import numpy as np
 
 from polyact.envs.base import State
 from polyact.envs.raster import rasterise
-from polyact.envs.scene import INK, PALETTE, Circle, Drawable, Line, Polygon, Scene, Shape, Text
+from polyact.envs.scene import INK, PALETTE, Circle, Drawable, Line, Point, Polygon, Scene, Shape, Text, View
 from polyact.errors import PolyactError
 
 __all__ = ["animate_svg", "map_svg", "render_rgb", "render_svg"]
@@ -60,7 +60,7 @@ def map_svg(
     colours: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
 ) -> str:
-    """Trajectories (points [T, 2] in world coordinates, see `Drawable.position`) over what never moves.
+    """Trajectories (points [T, 2] in world coordinates, see `Drawable.position`) over what never moves; none gives the bare map.
 
     `colours` and `labels`: one for each trajectory; equal labels share one line of the legend and, by default, one colour. A dot
     marks where a trajectory ended. Raises PolyactError on points of another shape and on lists of other lengths.
@@ -74,13 +74,14 @@ def map_svg(
     inks = list(colours) if colours is not None else [order[kind] for kind in kinds]
     if not len(trajectories) == len(kinds) == len(inks):
         raise PolyactError(f"{len(trajectories)} trajectories need as many colours and labels, got {len(inks)} and {len(kinds)}")
-    scene = env.backdrop()
+    scene = _around(env.backdrop(), trajectories)
     unit = (scene.view[2] - scene.view[0]) / 100
     opacity = float(np.clip(4 / max(len(trajectories), 1), 0.35, 0.9))
     paths = [Line(p, 0.7 * unit, ink, opacity) for p, ink in zip(trajectories, inks, strict=True)]
-    ends = [Circle(*p[-1], 1.1 * unit, ink) for p, ink in zip(trajectories, inks, strict=True)]
+    ends = [Circle(p[-1], 1.1 * unit, ink) for p, ink in zip(trajectories, inks, strict=True)]
     body = "".join(_element(*tag) for tag in _tags(scene.add(*paths, *ends)))
-    return _document(scene, body + (_legend(dict(zip(kinds, inks, strict=True))) if labels is not None else ""))
+    legend = _legend(dict(zip(kinds, inks, strict=True))) if labels else ""
+    return _document(scene, body + legend)
 
 
 def _document(scene: Scene, body: str) -> str:
@@ -97,19 +98,19 @@ def _height(scene: Scene) -> float:
     return round(_WIDTH * (top - bottom) / (right - left), 1)
 
 
-def _tags(scene: Scene, view: tuple[float, float, float, float] | None = None) -> list[Tag]:
+def _tags(scene: Scene, view: View | None = None) -> list[Tag]:
     """Each shape as (element name, attributes, content), in the pixels of `view` (default: the scene's own)."""
     left, _, right, top = view or scene.view
     scale = _WIDTH / (right - left)
 
-    def place(points: np.ndarray) -> str:
-        pixels = (np.asarray(points, float) - [left, top]) * [scale, -scale]
+    def place(points: Point) -> str:
+        pixels = (np.asarray(points, float).reshape(-1, 2) - [left, top]) * [scale, -scale]
         return " ".join(f"{_short(x)},{_short(y)}" for x, y in pixels)
 
     def tag(shape: Shape) -> Tag:
         match shape:
             case Circle():
-                x, y = (_short(v) for v in ((shape.x - left) * scale, (top - shape.y) * scale))
+                x, y = place(shape.centre).split(",")
                 return "circle", {"cx": x, "cy": y, "r": _short(shape.radius * scale), "fill": shape.fill} | _see(shape.opacity), ""
             case Polygon():
                 return (
@@ -123,7 +124,7 @@ def _tags(scene: Scene, view: tuple[float, float, float, float] | None = None) -
                 ends = {"stroke-linecap": "round", "stroke-linejoin": "round"}
                 return "polyline", {"points": place(shape.points)} | style | ends | dash | _see(shape.opacity), ""
             case Text():
-                x, y = (_short(v) for v in ((shape.x - left) * scale, (top - shape.y) * scale))
+                x, y = place(shape.centre).split(",")
                 style = {"font-size": _short(shape.size * scale), "fill": shape.colour}
                 return "text", {"x": x, "y": y, "text-anchor": "middle", "dominant-baseline": "central"} | style, escape(shape.text)
 
@@ -135,8 +136,9 @@ def _see(opacity: float) -> dict[str, str]:
 
 
 def _short(value: float) -> str:
-    """A pixel coordinate to a tenth, without a trailing zero."""
-    return f"{value:.1f}".removesuffix(".0").replace("-0", "0") if abs(value) < 0.05 else f"{value:.1f}".removesuffix(".0")
+    """A pixel coordinate to a tenth, without needless characters."""
+    text = f"{value:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def _element(name: str, attributes: dict[str, str], content: str) -> str:
@@ -165,10 +167,20 @@ def _following(scenes: Sequence[Scene], duration: str) -> str:
     return f'<animateTransform attributeName="transform" type="translate" {duration} values="{values}"/>'
 
 
+def _around(scene: Scene, trajectories: Sequence[np.ndarray]) -> Scene:
+    """The scene with its view widened to hold all trajectories."""
+    left, bottom, right, top = scene.view
+    points = np.concatenate([*trajectories, np.array([[left, bottom], [right, top]])])
+    low, high = points.min(0), points.max(0)
+    margin = 0.02 * max(high - low) * np.array([low < [left, bottom], high > [right, top]])
+    return replace(scene, view=(*(low - margin[0]).tolist(), *(high + margin[1]).tolist()))
+
+
 def _legend(colours: dict[str, str]) -> str:
-    rows = (
+    plate = f'<rect x="4" y="4" width="{max(map(len, colours)) * 7 + 30}" height="{17 * len(colours) + 6}" rx="4" fill="#ffffff" '
+    rows = "".join(
         f'<circle cx="14" cy="{y}" r="4" fill="{colour}"/><text x="24" y="{y}" font-size="12" fill="{INK}" '
-        f'stroke="white" stroke-width="3" paint-order="stroke" dominant-baseline="central">{escape(label)}</text>'
-        for y, (label, colour) in zip(range(16, 10_000, 17), colours.items(), strict=False)
+        f'dominant-baseline="central">{escape(label)}</text>'
+        for y, (label, colour) in zip(range(16, 16 + 17 * len(colours), 17), colours.items(), strict=True)
     )
-    return "".join(chain(rows))
+    return f'{plate}opacity="0.85"/>{rows}'

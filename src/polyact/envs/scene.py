@@ -21,12 +21,18 @@ RED = "#dc2626"
 PALETTE = (BLUE, "#ea580c", GREEN, "#9333ea", "#0891b2", "#be123c", "#65a30d", "#475569")
 
 
+Point = tuple[float, float] | np.ndarray
+"""Two world coordinates (x, y)."""
+
+View = tuple[float, float, float, float]
+"""Left, bottom, right and top of what is shown, in world coordinates."""
+
+
 @dataclass(frozen=True)
 class Circle:
-    """A disc. x, y, radius in world units; `opacity` in [0, 1]."""
+    """A disc; radius in world units, `opacity` in [0, 1]."""
 
-    x: float
-    y: float
+    centre: Point
     radius: float
     fill: str = INK
     opacity: float = 1.0
@@ -54,10 +60,9 @@ class Polygon:
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text, centred on (x, y); size (height of a capital and a half) in world units."""
+    """One line of text, centred on a point; size (height of a capital and a half) in world units."""
 
-    x: float
-    y: float
+    centre: Point
     text: str
     size: float
     colour: str = INK
@@ -68,10 +73,10 @@ Shape = Circle | Line | Polygon | Text
 
 @dataclass(frozen=True)
 class Scene:
-    """Shapes, drawn in this order, and the part of the world that is shown: view = (left, bottom, right, top)."""
+    """Shapes, drawn in this order, and the part of the world that is shown."""
 
     shapes: tuple[Shape, ...]
-    view: tuple[float, float, float, float]
+    view: View
     background: str = PAPER
 
     def add(self, *shapes: Shape, shift: tuple[float, float] = (0.0, 0.0)) -> "Scene":
@@ -97,19 +102,13 @@ class Drawable(Env):
         """Where the thing to watch was, in world coordinates: the observations of one episode [T, ...] to points [T, 2]."""
 
 
-def box(x: float, y: float, half_width: float, half_height: float, angle: float = 0.0) -> np.ndarray:
-    """Corners [4, 2] of a rectangle centred on (x, y)."""
+def box(centre: Point, half_width: float, half_height: float, angle: float = 0.0) -> np.ndarray:
+    """Corners [4, 2] of a rectangle, turned by `angle` about its centre."""
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [half_width, half_height]
-    return turned(corners, angle) + np.array([x, y])
+    return turned(corners, angle) + np.asarray(centre)
 
 
 def turned(points: np.ndarray, angle: float) -> np.ndarray:
     """Points [n, 2] turned counter-clockwise about the origin."""
-    cos, sin = np.cos(float(angle)), np.sin(float(angle))
+    cos, sin = np.cos(angle), np.sin(angle)
     return np.asarray(points) @ np.array([[cos, sin], [-sin, cos]])
-
-
-def arc(x: float, y: float, radius: float, start: float, stop: float, count: int = 24) -> np.ndarray:
-    """Points [count, 2] along a circle between two angles."""
-    angles = np.linspace(start, stop, count)
-    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], 1)
