@@ -90,8 +90,9 @@ class RealTime(Reporting):
 
     def _observe(self, observation: Any, memory: PyTree) -> PyTree:
         """What a busy policy remembers of an observation it does not answer: chunk policies keep a history, others nothing."""
-        chunked = self.fallback == "chunk" and isinstance(self.policy, ChunkPolicy)
-        return self.policy.observe(observation, memory) if chunked else memory
+        if self.fallback == "chunk" and isinstance(self.policy, ChunkPolicy):
+            return self.policy.observe(observation, memory)
+        return memory
 
     def _due(self, plan: Array, age: Array, since: Array, ready: Array, applied: Array) -> tuple[Array, Array]:
         fresh = ready & (since == 0)
