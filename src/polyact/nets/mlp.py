@@ -3,6 +3,7 @@
 """
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -19,6 +20,8 @@ from polyact.nets.layers import (
     initialise,
     spectrally_normalised,
 )
+
+Modulation = Callable[[int, Array], Array]
 
 
 class Network(eqx.Module):
@@ -82,16 +85,18 @@ class MLP(eqx.Module):
     residual: bool = eqx.field(static=True)
     spectral_norm: bool = eqx.field(static=True)
 
-    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        return self.last(self.features(x))
+    def __call__(self, x: Float[Array, " inputs"], modulate: Modulation | None = None) -> Float[Array, " outputs"]:
+        """`modulate(layer, hidden)`, when given, changes each hidden layer before its activation (see `nets.film`)."""
+        return self.last(self.features(x, modulate))
 
-    def features(self, x: Float[Array, " inputs"]) -> Float[Array, " width"]:
+    def features(self, x: Float[Array, " inputs"], modulate: Modulation | None = None) -> Float[Array, " width"]:
         """What the last layer sees."""
         nonlinear = activation(self.activation)
         if self.expand is not None:
             x = self.expand(x)
         for index, layer in enumerate(self.hidden):
             step = (spectrally_normalised(layer) if self.spectral_norm else layer)(x)
-            step = nonlinear(self.norms[index](step) if self.norms else step)
+            step = self.norms[index](step) if self.norms else step
+            step = nonlinear(step if modulate is None else modulate(index, step))
             x = x + step if self.residual and index else step
         return x
