@@ -1,0 +1,198 @@
+"""The command line as data: one small class per command, whose field comments are its help. Imports nothing heavy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg, subcommand
+
+Json = Annotated[bool, arg(name="json", help="Print one JSON value instead of tables.")]
+Debug = Annotated[bool, arg(name="debug", help="Show the traceback of an error.")]
+Overwrite = Annotated[bool, arg(name="overwrite", help="Replace what is there.")]
+Many = UseAppendAction[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """From three mixed behaviours to a policy and a report, in about a minute: nothing needed but this package."""
+
+    out: Path = Path("polyact-demo")
+    """Folder for data, runs and the report."""
+    seed: int = 0
+    """Everything random in the demo follows from it."""
+    overwrite: Overwrite = False
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Make:
+    """Train an online agent on an environment and write what behaviours of different quality leave behind.
+
+    Writes random, medium, expert, medium-replay, mixed, noisy and action-free sources, each with its labels.
+    """
+
+    env: Positional[str]
+    """Name of a functional environment (polyact envs)."""
+    out: Path = Path("data")
+    """Folder that will hold one data set per source."""
+    episodes: int = 100
+    """Episodes of each recorded source."""
+    steps: int | None = None
+    """Environment steps of training (default: what the environment usually needs)."""
+    format: str = "minari"
+    """Format of the data sets (minari, lerobot, parquet, npz, folder)."""
+    seed: int = 0
+    """Seed of training and recording."""
+    overwrite: Overwrite = False
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what data files hold: sources, spaces, episodes, returns, missing columns, duplicates, and which learners they can feed."""
+
+    paths: Positional[tuple[Path, ...]]
+    """Files or folders of any readable format."""
+    format: str | None = None
+    """Format, when it should not be found out."""
+    report: Path | None = None
+    """Also write pictures and tables to this HTML file."""
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Rewrite data sets in another format."""
+
+    source: Positional[Path]
+    """File or folder to read."""
+    target: Positional[Path]
+    """File or folder to write; must not exist."""
+    to: str
+    """Format to write (minari, lerobot, parquet, npz, folder)."""
+    format: str | None = None
+    """Format to read, when it should not be found out."""
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Data:
+    """Make, inspect and convert data sets."""
+
+    command: (
+        Annotated[Make, subcommand("make")] | Annotated[Inspect, subcommand("inspect")] | Annotated[Convert, subcommand("convert")]
+    )
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a learner on data (--data, repeatable) or in an environment (--env)."""
+
+    learner: Positional[str]
+    """Name of a learner (polyact learners)."""
+    data: Many = ()
+    """Data file or folder; append @WEIGHT to set its share of a batch (logs/@2.0)."""
+    env: str | None = None
+    """Environment to train in, or with --data to evaluate in."""
+    steps: int = 20_000
+    """Gradient steps (with --data) or environment steps (with --env alone)."""
+    batch_size: int = 256
+    """Rows of a batch."""
+    seeds: int = 1
+    """Policies to train, each from its own seed."""
+    seed: int = 0
+    """First seed."""
+    out: Path | None = None
+    """Folder of the run (default: runs/LEARNER-N)."""
+    set: Many = ()
+    """Setting of the learner, field=value (polyact learners NAME lists them)."""
+    report_every: int = 1000
+    """Steps between lines of the history."""
+    evaluate_every: int | None = None
+    """Steps between evaluations in --env."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints (default: only the last)."""
+    resume: bool = False
+    """Continue the run in --out, bit for bit."""
+    overwrite: Overwrite = False
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Evaluate runs, paired: every policy meets the same initial states and disturbances."""
+
+    runs: Positional[tuple[str, ...]]
+    """Folders of runs, or 'random', or 'expert:NAME' for a scripted expert of the environment."""
+    env: str | None = None
+    """Environment (default: the one the first run names)."""
+    episodes: int = 64
+    """Episodes of each policy."""
+    seed: int = 1000
+    """Seed of initial states and disturbances."""
+    control_hz: float | None = None
+    """Control rate in Hz: the world moves on while the policy computes."""
+    latency: str | None = None
+    """Seconds from observation to action, or 'measured' on this machine."""
+    fallback: str = "hold"
+    """What acts while nothing has arrived: hold, zero or chunk."""
+    in_flight: int | None = None
+    """Inferences that may overlap (default: as many as the latency needs; 1 when measured)."""
+    stochastic: bool = False
+    """Keep the exploration of stochastic policies."""
+    report: Path | None = None
+    """Also write an HTML report to this file."""
+    eval_info: Path | None = None
+    """Also write LeRobot's eval_info.json to this file."""
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Envs:
+    """List the environments, or say what one is."""
+
+    name: Positional[str | None] = None
+    """An environment."""
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Learners:
+    """List the learners, or the settings of one."""
+
+    name: Positional[str | None] = None
+    """A learner."""
+    json: Json = False
+    debug: Debug = False
+
+
+Leaf = Demo | Make | Inspect | Convert | Train | Eval | Envs | Learners
+
+Command = (
+    Annotated[Demo, subcommand("demo")]
+    | Annotated[Data, subcommand("data")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Eval, subcommand("eval")]
+    | Annotated[Envs, subcommand("envs")]
+    | Annotated[Learners, subcommand("learners")]
+)
+
+
+def parse(arguments: list[str]) -> Leaf:
+    """The command that the arguments name; prints help or a usage error and exits where they name none."""
+    command = tyro.cli(
+        Command,  # pyright: ignore[reportArgumentType]
+        prog="polyact",
+        description="Learn from many behaviours; act in real time.",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    return command.command if isinstance(command, Data) else command

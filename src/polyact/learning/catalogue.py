@@ -1,0 +1,155 @@
+"""Learners and policy classes by name, and their settings as text. Importing this imports no JAX, so the command line starts at once."""
+
+import ast
+import dataclasses
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from polyact.errors import PolyactError, unknown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a learner lives ("module:Class"), what it is in one line, what it learns from and which data columns it reads."""
+
+    constructor: str
+    summary: str
+    offline: bool
+    online: bool
+    needs: tuple[str, ...]
+
+
+_CLONING, _VALUES = ("observation", "action"), ("observation", "action", "reward")
+
+LEARNERS: dict[str, Entry] = {
+    "bc": Entry("polyact.learning.bc:BC", "behaviour cloning of any policy class", True, False, _CLONING),
+    "td3-bc": Entry("polyact.learning.td3:TD3BC", "TD3 pulled to the logged actions (2106.06860)", True, False, _VALUES),
+    "iql": Entry("polyact.learning.iql:IQL", "implicit Q-learning (2110.06169)", True, False, _VALUES),
+    "td3": Entry("polyact.learning.td3:TD3", "twin delayed deterministic policy gradient (1802.09477)", False, True, _VALUES),
+}
+
+POLICIES: dict[str, str] = {
+    "gaussian": "polyact.policies.gaussian:Gaussian",
+    "tanh-gaussian": "polyact.policies.gaussian:TanhGaussian",
+    "deterministic": "polyact.policies.deterministic:Deterministic",
+}
+
+
+def learner(name: str, settings: list[str] | tuple[str, ...] = ()) -> Any:
+    """The learner called `name` with `settings` ("field=value") applied.
+
+    A dotted field reaches inside ("actor_optimiser.learning_rate=1e-3"); a bare field that the learner itself lacks sets it in all of
+    its networks or optimisers ("width=64"). `policy=NAME` chooses the actor's class, `policy.FIELD=value` that class's own options.
+    Raises PolyactError with the nearest match for unknown names, and for values of another type.
+    """
+    return with_settings(_resolve(entry(name).constructor)(), settings, name)
+
+
+def entry(name: str) -> Entry:
+    """What is known of a learner without importing it."""
+    if name not in LEARNERS:
+        raise unknown("learner", name, LEARNERS)
+    return LEARNERS[name]
+
+
+def policy_class(name: str) -> Any:
+    """The trainable policy class called `name`."""
+    if name not in POLICIES:
+        raise unknown("policy", name, POLICIES)
+    return _resolve(POLICIES[name])
+
+
+def with_settings(value: Any, settings: list[str] | tuple[str, ...], name: str) -> Any:
+    """A learner with "field=value" settings applied in order."""
+    seen: set[str] = set()
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals or not field:
+            raise PolyactError(f"'{setting}' is not a setting; write field=value")
+        if field in seen:
+            raise PolyactError(f"'{field}' is set twice")
+        seen.add(field)
+        value = _with_policy(value, field, text, name) if field.split(".")[0] == "policy" else _with(value, field, text, name)
+    return value
+
+
+def fields_of(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Every setting of a learner by dotted name, with its value now."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if _is_actor(item):
+            found |= {f"{prefix}policy": item.kind.__name__} | fields_of(item.network, f"{prefix}{field.name}.network.")
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            found |= fields_of(item, f"{prefix}{field.name}.") or {f"{prefix}{field.name}": type(item).__name__}
+        else:
+            found[f"{prefix}{field.name}"] = item
+    return found
+
+
+def _with(value: Any, field: str, text: str, name: str) -> Any:
+    known = fields_of(value)
+    if field in known:
+        return _replace(value, field.split("."), text, field)
+    inside = [path for path in known if path.split(".")[-1] == field and "." in path]
+    if "." in field or not inside:
+        bare = {path.split(".")[-1] for path in known}
+        raise unknown(f"setting of {name}", field, {*known, *bare} if "." not in field else known)
+    for path in inside:
+        value = _replace(value, path.split("."), text, field)
+    return value
+
+
+def _with_policy(value: Any, field: str, text: str, name: str) -> Any:
+    if not any(_is_actor(getattr(value, f.name)) for f in dataclasses.fields(value)):
+        raise PolyactError(f"{name} always trains its own kind of policy; '{field}' can't be set")
+    place = next(f.name for f in dataclasses.fields(value) if _is_actor(getattr(value, f.name)))
+    actor = getattr(value, place)
+    if field == "policy":
+        changed = type(actor)(policy_class(text), actor.network)
+    else:
+        options = dict(actor.options) | {field.partition(".")[2]: _literal(text)}
+        changed = type(actor)(actor.kind, actor.network, **options)
+    return dataclasses.replace(value, **{place: changed})
+
+
+def _replace(value: Any, path: list[str], text: str, field: str) -> Any:
+    head, *rest = path
+    old = getattr(value, head)
+    new = _replace(old, rest, text, field) if rest else _parsed(old, text, field)
+    if _is_actor(value):
+        return type(value)(value.kind, new, **dict(value.options))
+    return dataclasses.replace(value, **{head: new})
+
+
+def _parsed(old: Any, text: str, field: str) -> Any:
+    if isinstance(old, str):
+        return text
+    new = _literal(text)
+    if isinstance(old, bool) != isinstance(new, bool) and old is not None:
+        raise PolyactError(f"{field} is {old!r}, '{text}' is no value of that type")
+    if isinstance(old, float) and isinstance(new, int):
+        return float(new)
+    if old is not None and new is not None and type(old) is not type(new):
+        raise PolyactError(f"{field} is {old!r}, '{text}' is no value of that type")
+    return new
+
+
+def _literal(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _is_actor(value: Any) -> bool:
+    return type(value).__name__ == "Actor"
+
+
+def _resolve(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
