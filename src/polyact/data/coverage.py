@@ -1,0 +1,104 @@
+"""How much of an action space a data set has visited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from polyact import spaces
+from polyact.data.episodes import Column
+from polyact.spaces import Space
+
+BINS = 10  # per dimension
+_NEAR = 1e-3  # what counts as at a bound, as a share of the range
+
+
+@dataclass(frozen=True)
+class ActionCoverage:
+    """Coverage of one part of the action.
+
+    visited: share of the actions (discrete), or of the cells of a grid with 10 bins per dimension over the two dimensions that vary
+    most (continuous), that occur. per_dimension: share of the 10 bins (or of the classes) that occur, for each dimension. entropy:
+    of those frequencies relative to uniform, averaged over dimensions, in [0, 1]. at_bounds: share of the numbers that lie at a
+    bound; None where there are none. counts: how often each action occurs (discrete, else empty). relative_to: what the grid spans,
+    the space or, where it is unbounded, the data.
+    """
+
+    part: str
+    visited: float
+    per_dimension: tuple[float, ...]
+    entropy: float
+    at_bounds: float | None
+    counts: tuple[int, ...]
+    relative_to: str
+
+
+def coverage(action: Column, space: Space) -> tuple[ActionCoverage, ...]:
+    """The coverage of every numeric part of an action column [N, ...] (one part unless the action is a dict)."""
+    return tuple(_part(name, array, part) for name, array, part in _parts("action", action, space) if array.dtype.kind in "biuf")
+
+
+def busiest(action: np.ndarray) -> np.ndarray:
+    """The numbers of the (at most two) dimensions of a flat action [N, A] that vary most, in ascending order."""
+    return np.sort(np.argsort(-action.std(0), kind="stable")[:2]) if len(action) else np.arange(min(2, action.shape[1]))
+
+
+def _parts(name: str, action: Column, space: Space) -> Iterator[tuple[str, np.ndarray, Space]]:
+    if not isinstance(action, dict):
+        yield name, action, space
+        return
+    inner = space.spaces if isinstance(space, spaces.Dict) else {}
+    for key, part in action.items():
+        if key in inner:
+            yield from _parts(f"{name}/{key}", part, inner[key])
+
+
+def _part(name: str, action: np.ndarray, space: Space) -> ActionCoverage:
+    match space:
+        case spaces.Discrete():
+            return _discrete(name, action[:, None] - space.start, np.array([space.n]))
+        case spaces.MultiDiscrete():
+            return _discrete(name, action, np.asarray(space.nvec))
+        case spaces.MultiBinary():
+            return _discrete(name, action.astype(np.int64), np.full(space.n, 2))
+    return _continuous(name, action.reshape(len(action), -1).astype(np.float64), space)
+
+
+def _discrete(name: str, action: np.ndarray, sizes: np.ndarray) -> ActionCoverage:
+    counts = [
+        np.bincount(np.clip(column, 0, n - 1), minlength=n) for column, n in zip(action.T.astype(np.int64), sizes, strict=True)
+    ]
+    seen = tuple(float(np.mean(count > 0)) for count in counts)
+    single = tuple(int(n) for n in counts[0]) if len(counts) == 1 else ()
+    return ActionCoverage(name, float(np.mean(seen)), seen, _entropy(counts), None, single, "space")
+
+
+def _continuous(name: str, action: np.ndarray, space: Space) -> ActionCoverage:
+    action = action[np.isfinite(action).all(1)]
+    bounded = isinstance(space, spaces.Box) and space.bounded
+    if not len(action) or not action.shape[1]:
+        return ActionCoverage(name, 0.0, (0.0,) * action.shape[1], 0.0, None, (), "space" if bounded else "data")
+    if isinstance(space, spaces.Box) and bounded:
+        low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
+    else:
+        low, high = action.min(0), action.max(0)
+    size = np.where(high > low, high - low, 1.0)
+    place = (action - low) / size
+    cells = np.clip((place * BINS).astype(np.int64), 0, BINS - 1)
+    counts = [np.bincount(column, minlength=BINS) for column in cells.T]
+    pair = cells[:, busiest(action)]
+    visited = len(np.unique(pair, axis=0)) / BINS ** pair.shape[1]
+    at_bounds = float(np.mean((place <= _NEAR) | (place >= 1 - _NEAR))) if bounded else None
+    seen = tuple(float(np.mean(count > 0)) for count in counts)
+    return ActionCoverage(name, visited, seen, _entropy(counts), at_bounds, (), "space" if bounded else "data")
+
+
+def _entropy(counts: list[np.ndarray]) -> float:
+    """Entropy relative to the uniform distribution, averaged over dimensions; 1 for a dimension of one class."""
+    shares = []
+    for count in counts:
+        p = count[count > 0] / max(1, count.sum())
+        shares.append(float(-(p * np.log(p)).sum() / np.log(len(count))) if len(count) > 1 else 1.0)
+    return float(np.mean(shares)) if shares else 0.0

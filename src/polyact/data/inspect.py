@@ -1,0 +1,239 @@
+"""What is in a data set: how much, how good, how varied, what is missing, and which learners it can feed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from polyact.data.coverage import ActionCoverage, coverage
+from polyact.data.episodes import Episodes, leaves
+from polyact.data.hashing import episode_hashes, fingerprint, share_of_duplicates, transition_hashes
+from polyact.data.source import Source
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Of one number per episode; quantiles at 0.1, 0.25, 0.5, 0.75 and 0.9."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """What is in one source.
+
+    lengths: distribution of the episodes' lengths, returns: of the sums of rewards (None when rewards are missing). ends: share of
+    episodes whose last step is terminated, truncated, or neither ('open'). nan: numbers that are not finite, by column (only those
+    with some). duplicate_transitions: share of transitions that repeat an earlier one; duplicate_episodes: how many episodes do
+    (None without observations).
+    control_hz: as stated or, where `control_hz_estimated`, from the time stamps. learners: those it can feed; lacks: for the others,
+    the columns they need and the source does not have. notes: what reading it had to assume. fingerprint: names the content.
+    """
+
+    name: str
+    format: str
+    path: str
+    behaviour: str
+    embodiment: str
+    control_mode: str
+    control_hz: float | None
+    control_hz_estimated: bool
+    observation_space: str
+    action_space: str
+    episodes: int
+    steps: int
+    lengths: Distribution | None
+    returns: Distribution | None
+    missing: tuple[str, ...]
+    info: tuple[str, ...]
+    ends: dict[str, float]
+    nan: dict[str, int]
+    coverage: tuple[ActionCoverage, ...]
+    duplicate_transitions: float | None
+    duplicate_episodes: int | None
+    learners: tuple[str, ...]
+    lacks: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Reports of sources, in their order. Prints as a table with rich, and turns into JSON."""
+
+    sources: tuple[SourceReport, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"sources": [asdict(source) for source in self.sources]}
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row of short texts per source, the same columns in each."""
+        return [_row(source) for source in self.sources]
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+
+        table = Table(title="Data", show_lines=True)
+        for column in _row_names():
+            table.add_column(column, overflow="fold")
+        for row in self.rows():
+            table.add_row(*row.values())
+        return table
+
+
+def inspect(sources: Sequence[Source], needs: Mapping[str, Sequence[str]] | None = None) -> Inspection:
+    """Inspect sources.
+
+    needs: for each learner by name the columns it needs ('observation', 'action', 'reward', 'terminated', 'info/NAME', ...).
+    """
+    return Inspection(tuple(_inspect(source, needs or {}) for source in sources))
+
+
+def _inspect(source: Source, needs: Mapping[str, Sequence[str]]) -> SourceReport:
+    episodes, origin = source.episodes, source.metadata.get("origin", {})
+    transitions, repeats = _duplicates(episodes)
+    estimated = None if source.control_hz else _rate(episodes)
+    has = {name for name, _, _ in episodes.columns()}
+    lacks = {learner: tuple(column for column in columns if column not in has) for learner, columns in needs.items()}
+    action = episodes.action
+    return SourceReport(
+        name=source.name,
+        format=origin.get("format", ""),
+        path=origin.get("path", ""),
+        behaviour=source.behaviour,
+        embodiment=source.embodiment,
+        control_mode=source.control_mode,
+        control_hz=source.control_hz or estimated,
+        control_hz_estimated=estimated is not None,
+        observation_space=str(source.observation_space or ""),
+        action_space=str(source.action_space or ""),
+        episodes=episodes.count,
+        steps=episodes.steps,
+        lengths=distribution(episodes.lengths),
+        returns=None if episodes.reward is None else distribution(episodes.returns),
+        missing=episodes.missing,
+        info=tuple(episodes.info),
+        ends=_ends(episodes),
+        nan=_not_finite(episodes),
+        coverage=() if action is None or source.action_space is None else coverage(action, source.action_space),
+        duplicate_transitions=transitions,
+        duplicate_episodes=repeats,
+        learners=tuple(learner for learner, columns in lacks.items() if not columns),
+        lacks={learner: columns for learner, columns in lacks.items() if columns},
+        notes=_notes(source),
+        fingerprint=fingerprint(episodes),
+    )
+
+
+def distribution(values: np.ndarray) -> Distribution | None:
+    """The distribution of finite numbers; None when there are none."""
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    quantiles = tuple(float(q) for q in np.quantile(values, QUANTILES))
+    return Distribution(float(values.mean()), float(values.std()), float(values.min()), float(values.max()), quantiles)
+
+
+def _duplicates(episodes: Episodes) -> tuple[float | None, int | None]:
+    if episodes.observation is None:
+        return None, None
+    transitions = transition_hashes(episodes)
+    whole = episode_hashes(episodes, transitions)
+    return share_of_duplicates(transitions), len(whole) - len(np.unique(whole))
+
+
+def _ends(episodes: Episodes) -> dict[str, float]:
+    if not episodes.count:
+        return {}
+    last = np.cumsum(episodes.lengths) - 1
+    none = np.zeros(episodes.count, bool)
+    terminated, truncated = (none if flag is None else flag[last] for flag in (episodes.terminated, episodes.truncated))
+    shares = {"terminated": terminated, "truncated": truncated & ~terminated, "open": ~(terminated | truncated)}
+    return {name: float(np.mean(share)) for name, share in shares.items()}
+
+
+def _not_finite(episodes: Episodes) -> dict[str, int]:
+    counts = {}
+    for name, column, _ in episodes.columns():
+        for path, array in leaves(column, name):
+            if array.dtype.kind == "f":
+                rows = max(1, _CHUNK // max(1, array[:1].size))
+                count = sum(int((~np.isfinite(array[i : i + rows])).sum()) for i in range(0, len(array), rows))
+                counts |= {path: count} if count else {}
+    return counts
+
+
+def _rate(episodes: Episodes) -> float | None:
+    """Control rate from the median difference of time stamps (s) inside episodes."""
+    stamps = episodes.info.get("timestamp")
+    if not isinstance(stamps, np.ndarray) or stamps.ndim != 1 or stamps.dtype.kind != "f":
+        return None
+    inside = np.ones(episodes.steps, bool)
+    inside[np.cumsum(episodes.lengths) - episodes.lengths] = False
+    steps = np.diff(stamps, prepend=stamps[:1])[inside]
+    period = float(np.median(steps)) if len(steps) else 0.0
+    return round(1 / period, 3) if 0 < period < np.inf else None
+
+
+def _notes(source: Source) -> tuple[str, ...]:
+    notes = [str(warning) for warning in source.metadata.get("warnings", [])]
+    if source.metadata.get("final_observation") == "repeated":
+        notes.append("the format holds no observation after the last step: the last one is repeated")
+    return tuple(notes)
+
+
+def _row(source: SourceReport) -> dict[str, str]:
+    hz = "" if source.control_hz is None else f"{source.control_hz:g} Hz{' (estimated)' if source.control_hz_estimated else ''}"
+    body = (
+        "" if (source.embodiment, source.control_mode) == ("default", "default") else f"{source.embodiment}, {source.control_mode}"
+    )
+    cells = (
+        "\n".join(part for part in (source.name, source.behaviour, body, hz) if part),
+        "\n".join(part for part in (source.format, f"obs {source.observation_space}", f"act {source.action_space}") if part),
+        f"{source.episodes} episodes\n{source.steps} steps",
+        _range(source.lengths, "{:.0f}"),
+        _range(source.returns, "{:.4g}") if source.returns else "no rewards",
+        ", ".join(source.missing),
+        "\n".join(_covered(part) for part in source.coverage) or "no actions",
+        _repeated(source),
+        ", ".join(f"{name} {share:.0%}" for name, share in source.ends.items() if share),
+        "\n".join([*(f"{count} not finite in {name}" for name, count in source.nan.items()), *source.notes]),
+        ", ".join(source.learners),
+    )
+    return dict(zip(_row_names(), cells, strict=True))
+
+
+def _repeated(source: SourceReport) -> str:
+    if source.duplicate_transitions is None:
+        return ""
+    return f"{source.duplicate_transitions:.1%} of transitions\n{source.duplicate_episodes} episodes"
+
+
+def _row_names() -> tuple[str, ...]:
+    what = ("source", "spaces", "size", "length", "return", "missing", "action coverage", "duplicates", "ends", "notes")
+    return (*what, "can feed")
+
+
+def _range(d: Distribution | None, form: str) -> str:
+    if d is None:
+        return ""
+    texts = [form.format(value) for value in (d.mean, d.min, *(d.quantiles[i] for i in (1, 2, 3)), d.max)]
+    return f"mean {texts[0]}\n{texts[1]} | {texts[2]} {texts[3]} {texts[4]} | {texts[5]}"
+
+
+def _covered(part: ActionCoverage) -> str:
+    bounds = "" if part.at_bounds is None else f", {part.at_bounds:.0%} at bounds"
+    name = "" if part.part == "action" else f"{part.part.removeprefix('action/')}: "
+    return f"{name}{part.visited:.0%} of {'actions' if part.counts else 'cells'}{bounds}"
