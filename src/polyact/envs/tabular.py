@@ -71,15 +71,14 @@ class Tabular(Drawable):
 
     def backdrop(self) -> Scene:
         places, half = self._places(), 0.46
-        walls = tuple(Polygon(box(x, y, 0.5, 0.5), INK) for x, y in (self.layout.walls if self.layout else ()))
+        walls = tuple(Polygon(box(place, 0.5, 0.5), INK) for place in (self.layout.walls if self.layout else ()))
         colours = [GREEN if ends else PALE for ends in np.asarray(self.terminal)]
-        squares = tuple(Polygon(box(x, y, half, half), colour, 0.6) for (x, y), colour in zip(places, colours, strict=True))
+        squares = tuple(Polygon(box(place, half, half), colour, 0.6) for place, colour in zip(places, colours, strict=True))
         (left, bottom), (right, top) = places.min(0) - 1, places.max(0) + 1
         return Scene(walls + squares, (left, bottom, right, top))
 
     def scene(self, state: State) -> Scene:
-        x, y = self._places()[int(state)]
-        return self.backdrop().add(Circle(x, y, 0.3, BLUE))
+        return self.backdrop().add(Circle(self._places()[int(state)], 0.3, BLUE))
 
     def position(self, observation: Observation) -> np.ndarray:
         """The middle of the state's square."""
