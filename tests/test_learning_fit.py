@@ -12,6 +12,7 @@ from polyact.data import Episodes, Source
 from polyact.data.sampling import Sampling, Transitions
 from polyact.errors import PolyactError, SavedError, TrainingError
 from polyact.learning import fit as engine
+from polyact.learning import program
 from polyact.learning.actor import Actor
 from polyact.learning.base import Learner
 from polyact.learning.bc import BC
@@ -53,7 +54,9 @@ def test_cloning_learns_the_behaviour(source):
     np.testing.assert_allclose(action, np.tanh([0.5, -1.0]), atol=0.15)
 
 
-@pytest.mark.parametrize("learner", [bc(), BC(Actor(Gaussian, SMALL)), TD3BC(network=SMALL, critic_network=SMALL), IQL(Actor(Gaussian, SMALL), SMALL)])
+@pytest.mark.parametrize(
+    "learner", [bc(), BC(Actor(Gaussian, SMALL)), TD3BC(network=SMALL, critic_network=SMALL), IQL(Actor(Gaussian, SMALL), SMALL)]
+)
 def test_every_learner_runs_and_reports_finite_metrics(source, learner):
     fitted = fit(learner, source, steps=20, key=KEY, batch_size=16, report_every=10)
     assert [record["step"] for record in fitted.history] == [10, 20]
@@ -74,7 +77,7 @@ def test_reporting_does_not_change_the_result(source):
 
 def test_one_batched_program_gives_what_threads_give(source, monkeypatch):
     threads = fit(bc(), source, steps=20, key=KEY, batch_size=16, seeds=2)
-    monkeypatch.setattr(engine, "one_program_each", lambda seeds: False)
+    monkeypatch.setattr(program, "one_program_each", lambda seeds: False)
     batched = fit(bc(), source, steps=20, key=KEY, batch_size=16, seeds=2)
     for one, other in zip(jax.tree.leaves(threads.policies), jax.tree.leaves(batched.policies), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)

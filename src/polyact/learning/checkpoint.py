@@ -49,6 +49,12 @@ def latest(folder: Path) -> Path | None:
     return found[-1].parent if found else None
 
 
+def resumed(folder: Path | None, states: list[PyTree], identity: dict[str, Any]) -> tuple[int, list[PyTree], list[dict[str, Any]]]:
+    """Where to go on: the newest checkpoint in `folder`, or the fresh `states` at step 0 when there is none."""
+    newest = latest(folder) if folder else None
+    return read(newest, states, identity) if newest else (0, states, [])
+
+
 def read(path: Path, templates: list[PyTree], identity: dict[str, Any]) -> tuple[int, list[PyTree], list[dict[str, Any]]]:
     """(step, states, history) of a checkpoint, in the structure of `templates`.
 

@@ -8,8 +8,6 @@ import hashlib
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +15,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from polyact.data.episodes import leaves
 from polyact.data.sampling import Batch, Draw, Rows, Sampling, draw_from
 from polyact.data.source import Data, Mixture, as_mixture
 from polyact.data.table import Columns, Index, Stacked, build_table
-from polyact.errors import PolyactError
 from polyact.learning import checkpoint
 from polyact.learning.base import Learner
-from polyact.learning.fleet import (
-    BatchFleet,
-    Driver,
-    Fleet,
-    Summary,
-    ThreadFleet,
-    accumulate,
-    empty_summary,
-    one_program_each,
-)
+from polyact.learning.fitted import Fitted, check_options, needs_other
+from polyact.learning.fleet import Driver, Fleet, Summary, ThreadFleet
 from polyact.learning.loop import Evaluate, Hooks, Plan, Record, run
-from polyact.policies.base import Policy
+from polyact.learning.program import Count, as_count, fleet_of, repeat
 from polyact.policies.spec import Spec
 
-Count = Int[Array, ""]
 BLOCK_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training leaves: a state per seed, the records of every report, and how it was made."""
-
-    learner: Learner
-    spec: Spec
-    states: tuple[PyTree, ...]
-    history: list[Record]
-    steps: int
-    seconds: float
-    identity: dict[str, Any]
-
-    @cached_property
-    def policies(self) -> list[Policy]:
-        """The last policy of every seed."""
-        return [self.learner.policy(state) for state in self.states]
-
-    @property
-    def policy(self) -> Policy:
-        """The last policy of the first seed."""
-        return self.policies[0]
 
 
 def fit(
@@ -109,10 +74,8 @@ def fit(
     plan = Plan(steps, min(report_every, steps), evaluate_every, checkpoint_every)
     identity = _identity(learner, sampling, used, {"batch_size": batch_size, "seeds": seeds, "steps": steps}, key)
     states = [_initial(learner, spec, k) for k in keys]
-    done, history = 0, []
     where = Path(checkpoints) if checkpoints else None
-    if resume and where and (newest := checkpoint.latest(where)):
-        done, states, history = checkpoint.read(newest, states, identity)
+    done, states, history = checkpoint.resumed(where if resume else None, states, identity)
     problem = Problem(learner, sampling, draw, table.index, table.columns, batch_size)
     hooks = Hooks(learner.policy, evaluate, where, identity, f"fit {type(learner).__name__}", progress)
     began = time.perf_counter()
@@ -148,7 +111,7 @@ def advance(problem: Problem, state: PyTree, key: PRNGKeyArray, first: Count, co
         draw, update = jax.random.split(jax.random.fold_in(key, i))
         return problem.learner.update(state, problem.batch(draw), update)
 
-    return _repeat(one, state, first, count)
+    return repeat(one, state, first, count)
 
 
 def advance_block(
@@ -161,19 +124,7 @@ def advance_block(
         _, update = jax.random.split(jax.random.fold_in(key, i))
         return learner.update(state, batch, update)
 
-    return _repeat(one, state, first, count)
-
-
-def _repeat(one: Any, state: PyTree, first: Count, count: Count) -> tuple[PyTree, Summary]:
-    arrays, static = eqx.partition(state, eqx.is_array)
-    structure = eqx.filter_eval_shape(lambda s: one(first, eqx.combine(s, static))[1], arrays)
-
-    def body(i: Any, carry: Any) -> Any:
-        state, metrics = one(i, eqx.combine(carry[0], static))
-        return eqx.filter(state, eqx.is_array), accumulate(carry[1], metrics, i)
-
-    arrays, summary = jax.lax.fori_loop(first, first + count, body, (arrays, empty_summary(structure)))
-    return eqx.combine(arrays, static), summary
+    return repeat(one, state, first, count)
 
 
 @eqx.filter_jit
@@ -184,17 +135,7 @@ def _initial(learner: Learner, spec: Spec, key: PRNGKeyArray) -> PyTree:
 def _fleet(problem: Problem, resident: bool, states: list[PyTree], keys: list[PRNGKeyArray], readers: ThreadPoolExecutor) -> Fleet:
     if not resident:
         return ThreadFleet([_host_driver(problem, key, readers) for key in keys], states)
-    number = jnp.zeros((), jnp.int32)
-    if one_program_each(len(keys)):
-        compiled = eqx.filter_jit(advance).lower(problem, states[0], keys[0], number, number).compile()
-
-        def driver(key: PRNGKeyArray) -> Driver:
-            return lambda state, first, count: compiled(problem, state, key, _int(first), _int(count))
-
-        return ThreadFleet([driver(key) for key in keys], states)
-    together = eqx.filter_jit(eqx.filter_vmap(advance, in_axes=(None, eqx.if_array(0), 0, None, None)))
-    stacked = jnp.stack(keys)
-    return BatchFleet(lambda state, first, count: together(problem, state, stacked, _int(first), _int(count)), states)
+    return fleet_of(advance, problem, states, keys)
 
 
 def _host_driver(problem: Problem, key: PRNGKeyArray, readers: ThreadPoolExecutor) -> Driver:
@@ -204,7 +145,7 @@ def _host_driver(problem: Problem, key: PRNGKeyArray, readers: ThreadPoolExecuto
     work = eqx.filter_jit(advance_block)
 
     def read(first: int) -> Batch:
-        rows = jax.tree.map(np.asarray, pick(problem, key, _int(first), length))
+        rows = jax.tree.map(np.asarray, pick(problem, key, as_count(first), length))
         return jax.tree.map(jnp.asarray, problem.sampling.gather(problem.columns, rows))
 
     def driver(state: PyTree, first: int, count: int) -> tuple[PyTree, Summary]:
@@ -215,7 +156,7 @@ def _host_driver(problem: Problem, key: PRNGKeyArray, readers: ThreadPoolExecuto
             block = ahead.result()
             if at + length < first + count:
                 ahead = readers.submit(read, at + length)
-            state, summary = work(problem.learner, block, state, key, _int(at), _int(min(length, first + count - at)))
+            state, summary = work(problem.learner, block, state, key, as_count(at), as_count(min(length, first + count - at)))
             summaries.append(summary)
         return state, _merge(summaries)
 
@@ -240,22 +181,6 @@ def _merge(summaries: list[Summary]) -> Summary:
 
     sums, counts = jax.tree.map(lambda *values: sum(values), *[(s.sums, s.counts) for s in summaries])
     return Summary(sums, jax.tree.map(first, *[s.broken for s in summaries]), counts)
-
-
-def _int(number: int) -> Count:
-    return jnp.asarray(number, jnp.int32)
-
-
-def check_options(batch_size: int, seeds: int) -> None:
-    """Raise PolyactError unless both are positive."""
-    if batch_size < 1 or seeds < 1:
-        raise PolyactError(f"batch_size and seeds must be positive, got {batch_size} and {seeds}")
-
-
-def needs_other(name: str, value: Any, other: str, other_value: Any) -> None:
-    """Raise PolyactError when an option is set that does nothing without another."""
-    if value and not other_value:
-        raise PolyactError(f"{name} has no effect without {other}")
 
 
 def fingerprint(mixture: Mixture) -> str:

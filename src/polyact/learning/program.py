@@ -1,0 +1,57 @@
+"""From one step to a compiled program over an interval, and from that to a fleet of seeds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from polyact.learning.fleet import (
+    BatchFleet,
+    Carry,
+    Driver,
+    Fleet,
+    Summary,
+    ThreadFleet,
+    accumulate,
+    empty_summary,
+    one_program_each,
+)
+
+Count = Int[Array, ""]
+Advance = Callable[[PyTree, Carry, PRNGKeyArray, Count, Count], tuple[Carry, Summary]]
+
+
+def repeat(one: Callable[[Any, Carry], tuple[Carry, Any]], state: Carry, first: Count, count: Count) -> tuple[Carry, Summary]:
+    """`state, metrics = one(i, state)` for i = first .. first + count - 1, as a loop in one program."""
+    arrays, static = eqx.partition(state, eqx.is_array)
+    structure = eqx.filter_eval_shape(lambda s: one(first, eqx.combine(s, static))[1], arrays)
+
+    def body(i: Any, carry: Any) -> Any:
+        state, metrics = one(i, eqx.combine(carry[0], static))
+        return eqx.filter(state, eqx.is_array), accumulate(carry[1], metrics, i)
+
+    arrays, summary = jax.lax.fori_loop(first, first + count, body, (arrays, empty_summary(structure)))
+    return eqx.combine(arrays, static), summary
+
+
+def fleet_of(advance: Advance, problem: PyTree, states: list[Carry], keys: list[PRNGKeyArray]) -> Fleet:
+    """Every seed carried by `advance(problem, state, key, first, count)`, compiled once."""
+    if one_program_each(len(keys)):
+        number = as_count(0)
+        compiled = eqx.filter_jit(advance).lower(problem, states[0], keys[0], number, number).compile()
+
+        def driver(key: PRNGKeyArray) -> Driver:
+            return lambda state, first, count: compiled(problem, state, key, as_count(first), as_count(count))
+
+        return ThreadFleet([driver(key) for key in keys], states)
+    together = eqx.filter_jit(eqx.filter_vmap(advance, in_axes=(None, eqx.if_array(0), 0, None, None)))
+    stacked = jnp.stack(keys)
+    return BatchFleet(lambda state, first, count: together(problem, state, stacked, as_count(first), as_count(count)), states)
+
+
+def as_count(number: int) -> Count:
+    """A Python number as what a compiled program takes, so that another number is not another program."""
+    return jnp.asarray(number, jnp.int32)
