@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +43,9 @@ def coverage(action: Column, space: Space) -> tuple[ActionCoverage, ...]:
 
 def busiest(action: np.ndarray) -> np.ndarray:
     """The numbers of the (at most two) dimensions of a flat action [N, A] that vary most, in ascending order."""
-    return np.sort(np.argsort(-action.std(0), kind="stable")[:2]) if len(action) else np.arange(min(2, action.shape[1]))
+    with np.errstate(over="ignore"):
+        spread = action.std(0) if len(action) else np.zeros(action.shape[1])
+    return np.sort(np.argsort(-spread, kind="stable")[:2])
 
 
 def _parts(name: str, action: Column, space: Space) -> Iterator[tuple[str, np.ndarray, Space]]:
@@ -63,7 +66,7 @@ def _part(name: str, action: np.ndarray, space: Space) -> ActionCoverage:
             return _discrete(name, action, np.asarray(space.nvec))
         case spaces.MultiBinary():
             return _discrete(name, action.astype(np.int64), np.full(space.n, 2))
-    return _continuous(name, action.reshape(len(action), -1).astype(np.float64), space)
+    return _continuous(name, action.reshape(len(action), math.prod(action.shape[1:])).astype(np.float64), space)
 
 
 def _discrete(name: str, action: np.ndarray, sizes: np.ndarray) -> ActionCoverage:
