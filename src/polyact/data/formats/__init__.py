@@ -14,7 +14,7 @@ from types import ModuleType
 
 from polyact.data.episodes import Episodes
 from polyact.data.formats.columns import check_finite
-from polyact.data.formats.common import PathLike, is_partial
+from polyact.data.formats.common import PathLike, is_partial, reading
 from polyact.data.source import Data, Source, as_mixture
 from polyact.errors import DataError, unknown
 
@@ -70,7 +70,9 @@ def read(path: PathLike, format: str | None = None) -> list[Source]:
     sources: list[Source] = []
     for place, found in _find(path, formats, _DEPTH):
         known = {source.metadata["origin"]["path"] for source in sources}
-        for source in found.module.read(place):
+        with reading(place):
+            batch = found.module.read(place)
+        for source in batch:
             origin = {"format": found.name, "path": str(place), **source.metadata.get("origin", {})}
             if origin["path"] not in known:  # a file may be read as another's twin before its own turn comes
                 sources.append(replace(source, metadata={**source.metadata, "origin": origin}))
@@ -114,7 +116,9 @@ def _find(path: Path, formats: list[Format], depth: int) -> Iterator[tuple[Path,
     """Data sets at or below a path, in the order of their names."""
     kind = "" if path.is_dir() else path.suffix
     for format in formats:
-        if kind in format.suffixes and format.module.detect(path):
+        with reading(path):
+            mine = kind in format.suffixes and format.module.detect(path)
+        if mine:
             yield path, format
             return
     if path.is_dir() and depth:

@@ -50,7 +50,10 @@ def source_from_columns(path: PathLike, columns: Mapping[str, Column]) -> Source
         raise DataError(f"{path}: no column for the observation (like observation*, obs*, state*); found: {names}")
     if not found.keys() & {"episode", "terminated", "truncated", "done"}:
         raise DataError(f"{path}: no column says where episodes end (like episode_index, terminated, done); found: {names}")
-    rows = max((_length(found[key]) for key in ("terminated", "done", "truncated", "episode", "action") if key in found), default=0)
+    rows = _length(found[_longest(found)])
+    odd = [key for key, part in found.items() if not _fits(part, rows)]
+    if odd:
+        raise DataError(f"{path}: column '{odd[0]}' has {_length(found[odd[0]])} rows, expected {rows} as in '{_longest(found)}'")
     info = {name: part for name, part in rest.items() if _length(part) == rows and _storable(part)}
     ignored = sorted(rest.keys() - info.keys())
     source = _assemble(path, found, info, rows)
@@ -127,6 +130,14 @@ def _length(column: Column) -> int:
     while isinstance(column, dict):
         column = next(iter(column.values()), np.zeros(0))
     return len(column) if np.ndim(column) else -1
+
+
+def _longest(found: Mapping[str, Column]) -> str:
+    return max(found, key=lambda key: _length(found[key]))
+
+
+def _fits(column: Column, rows: int) -> bool:
+    return all(_fits(part, rows) for part in column.values()) if isinstance(column, dict) else _length(column) == rows
 
 
 def _storable(column: Column) -> bool:
