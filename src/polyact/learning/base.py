@@ -4,14 +4,21 @@ A learner owns no data, no loop and no clock. `fit` and `train` compile its `upd
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from polyact.data.sampling import Batch, Sampling
-from polyact.policies.base import Policy
+from polyact.data.sampling import Sampling
+from polyact.errors import PolyactError
+from polyact.policies.base import Memory, Policy
 from polyact.policies.spec import Spec
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar  # a type checker would take an AbstractVar for an argument of every __init__
+else:
+    from equinox import AbstractVar
 
 TrainState = PyTree
 Metrics = dict[str, Array]
@@ -31,8 +38,8 @@ class Learner(eqx.Module):
         """Fresh networks and optimiser state for these spaces."""
 
     @abstractmethod
-    def update(self, state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
-        """One gradient step. Every metric is a finite scalar while training is healthy."""
+    def update(self, state: TrainState, batch: Any, key: PRNGKeyArray, /) -> tuple[TrainState, Metrics]:
+        """Learn from a `Batch` (an on-policy learner: from a `Trajectory`). Every metric is a finite scalar while training is healthy."""
 
     @abstractmethod
     def policy(self, state: TrainState) -> Policy:
@@ -45,3 +52,58 @@ class OffPolicyLearner(Learner):
     @abstractmethod
     def explore(self, state: TrainState, observation: Any, key: PRNGKeyArray) -> Any:
         """An exploring action for one observation, in the environment's units."""
+
+
+class Decision(eqx.Module):
+    """What an on-policy learner chose for one observation, and what it wants to remember of it.
+
+    action: as drawn, perhaps beyond its bounds (the world gets it moved into them); log_prob, value: None when it has none.
+    """
+
+    action: Any
+    log_prob: Array | None = None
+    value: Array | None = None
+
+
+class Trajectory(eqx.Module):
+    """T steps of N environments side by side, time first: every column is [T, N, ...], except memory [N, ...].
+
+    next_observation: the one each step reached, never a reset's. terminated, truncated [T, N]: as floats. start [T, N]: whether the
+    step was the first of its episode. memory: what was remembered before the first step. info: the environment's further columns.
+    A mask of allowed actions is a part of the observation (`policies.encoding.ACTION_MASK`).
+    """
+
+    observation: Any
+    action: Any
+    reward: Array
+    next_observation: Any
+    terminated: Array
+    truncated: Array
+    start: Array
+    log_prob: Array | None
+    value: Array | None
+    memory: Memory
+    info: dict[str, Any]
+
+    @property
+    def ended(self) -> Array:
+        """Where an episode ended, for either reason [T, N]."""
+        return jnp.maximum(self.terminated, self.truncated)
+
+
+class OnPolicyLearner(Learner):
+    """A learner that needs fresh experience of its own: `update` gets a `Trajectory` of `rollout_length` steps, and forgets it."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    rollout_length: AbstractVar[int]
+
+    def sampling(self, spec: Spec) -> Sampling:
+        raise PolyactError(f"{type(self).__name__} learns from its own fresh experience, not from data: use train, not fit")
+
+    @abstractmethod
+    def start(self, state: TrainState, key: PRNGKeyArray) -> Memory:
+        """What is remembered at the start of an episode; None when nothing is."""
+
+    @abstractmethod
+    def act(self, state: TrainState, observation: Any, memory: Memory, key: PRNGKeyArray) -> tuple[Decision, Memory]:
+        """The action for one observation, and the new memory."""
