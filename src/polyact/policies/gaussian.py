@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from polyact.nets.mlp import Network
 from polyact.policies.base import EntropicPolicy, Observation
 from polyact.policies.headed import HeadPolicy
-from polyact.policies.heads import HALF_LOG_TAU, LOG_STD_RANGE, GaussianHead, TanhGaussianHead
+from polyact.policies.heads import LOG_STD_RANGE, GaussianHead, TanhGaussianHead
 from polyact.policies.spec import Body, Spec
 
 
@@ -41,8 +41,7 @@ class Gaussian(HeadPolicy, EntropicPolicy):
         return self.head.distribution(self.outputs(observation), self.body)
 
     def entropy(self, observation: Observation) -> Float[Array, ""]:
-        _, log_std = self.distribution(observation)
-        return (log_std + 0.5 + HALF_LOG_TAU).sum()
+        return self.head.entropy(self.outputs(observation), self.body)
 
 
 class TanhGaussian(HeadPolicy):

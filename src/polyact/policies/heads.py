@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from polyact.errors import PolyactError
+from polyact.errors import PolyactError, unknown
 from polyact.policies.spec import Body
 
 EDGE = 1.0 - 1e-6  # how far into (-1, 1) a recorded action on its bound is moved before atanh
@@ -105,6 +105,10 @@ class GaussianHead(DensityHead):
 
     def mode(self, outputs: Outputs, body: Body) -> Code:
         return self.distribution(outputs, body)[0]
+
+    def entropy(self, outputs: Outputs, body: Body) -> Float[Array, ""]:
+        """Differential entropy in nats, in unit coordinates."""
+        return (self.distribution(outputs, body)[1] + 0.5 + HALF_LOG_TAU).sum()
 
 
 class TanhGaussianHead(DensityHead):
@@ -205,6 +209,23 @@ class CategoricalHead(DensityHead):
         """In nats, summed over choices."""
         rows = self.log_probs(outputs, body)
         return -jnp.stack([(jnp.exp(row) * row).sum() for row in rows]).sum()
+
+
+HEADS: dict[str, type[Head]] = {
+    "deterministic": PointHead,
+    "gaussian": GaussianHead,
+    "tanh_gaussian": TanhGaussianHead,
+    "mixture": MixtureHead,
+    "categorical": CategoricalHead,
+}
+
+
+def head_for(name: str | None, body: Body) -> Head:
+    """A head by its name in `HEADS`, with its defaults; without a name the Gaussian or categorical one, as the actions ask for."""
+    name = name or ("categorical" if body.action_scale is None else "gaussian")
+    if name not in HEADS:
+        raise unknown("head", name, HEADS)
+    return HEADS[name]()
 
 
 def normal_log_prob(x: Float[Array, " A"], mean: Float[Array, " A"], log_std: Float[Array, " A"]) -> Float[Array, ""]:
