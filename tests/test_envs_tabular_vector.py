@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from polyact.envs.base import Env, Step
 from polyact.envs.families import Family, family
 from polyact.envs.pendulum import Pendulum
-from polyact.envs.vector import reset_many, step_many
+from polyact.envs.vector import VectorState, reset_many, step_many
 from polyact.errors import PolyactError
 from polyact.spaces import Box, Space
 
@@ -39,17 +39,20 @@ class Countdown(Env):
         return left, Step(left[None], action[0] + left, left <= 0, jnp.asarray(False), info)
 
 
+start = jax.jit(reset_many)
+advance = jax.jit(step_many)
+
+
 def keys_of(seed: int, count: int) -> Array:
     return jax.random.split(jax.random.key(seed), count)
 
 
 def test_auto_reset_equals_a_hand_loop():
     env, count = Countdown(), 5
-    vector = reset_many(env, keys_of(0, count))
+    vector = start(env, keys_of(0, count))
     states = [float(env.reset(key)[0]) for key in keys_of(0, count)]
     elapsed = [0] * count
     ends = {"terminated": 0, "truncated": 0}
-    advance = jax.jit(step_many)
     for time in range(30):
         keys = keys_of(time + 1, count)
         actions = jnp.full((count, 1), 0.25 * time)
@@ -77,8 +80,8 @@ def test_auto_reset_equals_a_hand_loop():
 def test_resets_draw_from_their_own_stream():
     env = Countdown(horizon=1)
     keys = keys_of(0, 2000)
-    vector, _ = step_many(env, reset_many(env, keys), jnp.zeros((2000, 1)), keys)
-    first, second = np.asarray(reset_many(env, keys).state), np.asarray(vector.state)
+    vector, _ = advance(env, start(env, keys), jnp.zeros((2000, 1)), keys)
+    first, second = np.asarray(start(env, keys).state), np.asarray(vector.state)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
     assert set(second) == {2, 3, 4, 5, 6, 7}
 
@@ -89,13 +92,13 @@ def test_scan_jit_and_vmap_over_seeds_agree_and_compile_once():
     @jax.jit
     def run(env: Pendulum, key: Array) -> tuple[Array, Array]:
         traces.append(1)
-        start, *keys = jax.random.split(key, 21)
+        first, *keys = jax.random.split(key, 21)
 
-        def advance(vector, key):
+        def one(vector: VectorState, key: Array) -> tuple[VectorState, tuple[Array, Array]]:
             vector, step = step_many(env, vector, jnp.ones((3, 1)), jax.random.split(key, 3))
             return vector, (step.reward, step.truncated)
 
-        return jax.lax.scan(advance, reset_many(env, jax.random.split(start, 3)), jnp.stack(keys))[1]
+        return jax.lax.scan(one, reset_many(env, jax.random.split(first, 3)), jnp.stack(keys))[1]
 
     reward, truncated = run(env, jax.random.key(0))
     run(Pendulum(gravity=9.0, horizon=7), jax.random.key(1))
@@ -109,8 +112,8 @@ def test_scan_jit_and_vmap_over_seeds_agree_and_compile_once():
 
 def test_a_family_steps_each_member_with_its_own_physics():
     worlds = family([Countdown(pace=pace) for pace in (0.5, 1.0, 3.0)])
-    vector = reset_many(worlds, keys_of(0, 3))
-    _, step = step_many(worlds, vector, jnp.zeros((3, 1)), keys_of(1, 3))
+    vector = start(worlds, keys_of(0, 3))
+    _, step = advance(worlds, vector, jnp.zeros((3, 1)), keys_of(1, 3))
     np.testing.assert_allclose(vector.observation[:, 0] - step.observation[:, 0], [0.5, 1.0, 3.0])
     assert (worlds.count, worlds.horizon, worlds.action_space) == (3, 4, Countdown().action_space)
     assert float(jax.tree.leaves(worlds.member(2))[0]) == 3.0

@@ -78,10 +78,10 @@ PLAIN_FIRST, PLAIN_STATES, PLAIN = run(Track(), ACTIONS)
 
 def test_time_limit_changes_the_horizon_and_nothing_else():
     env = TimeLimit(Track(), 3)
-    vector = reset_many(env, jax.random.split(KEY, 2))
+    vector, advance = reset_many(env, jax.random.split(KEY, 2)), jax.jit(step_many)
     ends = []
     for time in range(6):
-        vector, step = step_many(env, vector, jnp.ones((2, 2)), jax.random.split(jax.random.key(time), 2))
+        vector, step = advance(env, vector, jnp.ones((2, 2)), jax.random.split(jax.random.key(time), 2))
         ends.append(bool(step.truncated[0]))
     assert ends == [False, False, True, False, False, True]
     _, states, _ = run(env, ACTIONS)
