@@ -38,6 +38,7 @@ class Hopper2D(Drawable):
     of `stroke` (m, reached with a lag of `actuator_lag` seconds). Reward: forward velocity (m/s) times `speed_reward`, plus
     `alive_reward`, minus `effort_cost` times the squared action. A fall terminates: hip below `min_height`, or pitch or leg beyond
     `max_tilt` (rad). info: distance covered (m).
+    Integrated in `substeps`.
     """
 
     gravity: Parameter = 9.81

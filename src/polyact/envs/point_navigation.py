@@ -127,10 +127,11 @@ def _steer(env: PointNavigation, observation: Float[Array, "6"], side: Float[Arr
     reach = env.obstacles[:, 2] + env.radius + margin
     blocks = (along > 0) & (along < distance) & (across < reach)
     first = jnp.argmin(jnp.where(blocks, away, jnp.inf))
-    tangent = side * jnp.arcsin(jnp.clip(reach[first] / away[first], 0, 1))
-    too_close = jnp.clip(reach[first] - away[first], 0) / margin
-    around = rotate(to[first] / away[first], tangent + 0.5 * side * too_close)
-    heading = jnp.where(jnp.any(blocks), around, ahead / distance)
+    tangent = jnp.arcsin(jnp.clip(reach[first] / away[first], 0, 1)) + 0.5 * jnp.clip(reach[first] - away[first], 0) / margin
+    bearing = jnp.arctan2(ahead[0] * to[first, 1] - ahead[1] * to[first, 0], ahead @ to[first])
+    # Nobody turns away from the goal by more than this: who comes too close too late, does not make it.
+    turn = jnp.clip(bearing + side * tangent, -1.1, 1.1)
+    heading = rotate(ahead / distance, jnp.where(jnp.any(blocks), turn, 0.0))
     return heading / jnp.maximum(jnp.max(jnp.abs(heading)), 1.0)
 
 

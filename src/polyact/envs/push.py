@@ -32,7 +32,7 @@ class Push(Drawable):
     `pressure_radius` (m) says how much turning resists compared with sliding, `friction` is the coefficient between pusher and
     block. The pusher has `radius` and `max_speed` (m/s); it and the block's centre stay in the arena [-1, 1]^2. Reward: minus the
     mean distance (m) of the block's corners from where they should be at `target` (x, y, angle); below `tolerance` the episode
-    terminates. info: success.
+    terminates. info: success. Contact is resolved `substeps` times a step.
     """
 
     shape: Float[Array, "*batch K 4"] = eqx.field(default=T_BLOCK, converter=numbers)

@@ -28,17 +28,18 @@ class Reacher(Drawable):
 
     Joint angles are those of a link against the one before. Action [n] in [-1, 1]: joint torques as shares of `max_torque` (N m).
     `length` (m) and `mass` (kg) of a link: one number, or one for each link. With gravity 0 the arm lies on a table. Reward:
-    minus the distance of the fingertip from the target (m), minus `effort_cost` times the squared action.
+    minus the distance of the fingertip from the target (m), minus `effort_cost` times the squared action. Integrated in `substeps`.
     """
 
     length: Parameter = 0.5
     mass: Parameter = 0.5
-    friction: Parameter = 0.1
+    friction: Parameter = 0.3
     gravity: Parameter = 0.0
     max_torque: Parameter = 3.0
     effort_cost: Parameter = 0.01
     timestep: Parameter = 0.04
     links: int = eqx.field(static=True, default=2)
+    substeps: int = eqx.field(static=True, default=2)
     horizon: int = eqx.field(static=True, default=100)
 
     def __check_init__(self):
@@ -67,7 +68,10 @@ class Reacher(Drawable):
     def step(self, state: ReacherState, action: Array, key: PRNGKeyArray) -> tuple[ReacherState, Step]:
         effort = jnp.clip(action, -1, 1)
         angle, rate = rk4(
-            lambda s: (s[1], self._acceleration(s[0], s[1], self.max_torque * effort)), (state.angle, state.rate), self.timestep
+            lambda s: (s[1], self._acceleration(s[0], s[1], self.max_torque * effort)),
+            (state.angle, state.rate),
+            self.timestep,
+            self.substeps,
         )
         new = ReacherState(angle, rate, state.target)
         reward = -norm(self.fingertip(angle) - state.target) - self.effort_cost * jnp.sum(effort**2)
