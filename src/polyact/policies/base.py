@@ -108,6 +108,7 @@ class Imitable(Policy):
 class ChunkPolicy(Policy):
     """A policy that plans several actions at once; `act` is one way of executing them, executors are others."""
 
+    body: AbstractVar[Body]
     horizon: AbstractVar[int]  # H: how many actions a chunk has
 
     @abstractmethod

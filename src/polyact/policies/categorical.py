@@ -35,11 +35,7 @@ class Categorical(EntropicPolicy, Imitable):
 
     def logits(self, observation: Observation) -> Float[Array, " classes"]:
         """Logits of all choices one after the other, forbidden classes pushed out."""
-        logits = self.network(self.body.features(observation))
-        if isinstance(observation, dict) and ACTION_MASK in observation:
-            allowed = jnp.asarray(observation[ACTION_MASK]).reshape(-1).astype(bool)
-            return jnp.where(allowed, logits, FORBIDDEN)
-        return logits
+        return allowed_only(self.network(self.body.features(observation)), observation)
 
     def log_prob(self, observation: Observation, action: Action) -> Float[Array, ""]:
         return self.head.log_prob(self.logits(observation), self.body, self.body.code(action))
@@ -67,3 +63,11 @@ class Categorical(EntropicPolicy, Imitable):
     def imitation_loss(self, batch: Batch, key: PRNGKeyArray) -> Float[Array, ""]:
         """Mean cross-entropy."""
         return -jax.vmap(self.log_prob)(batch.observation, batch.action).mean()
+
+
+def allowed_only(logits: Float[Array, " classes"], observation: Observation) -> Float[Array, " classes"]:
+    """The logits without the classes that the observation's action mask forbids; all of them when it has none."""
+    if isinstance(observation, dict) and ACTION_MASK in observation:
+        allowed = jnp.asarray(observation[ACTION_MASK]).reshape(-1).astype(bool)
+        return jnp.where(allowed, logits, FORBIDDEN)
+    return logits
