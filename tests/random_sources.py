@@ -1,4 +1,4 @@
-"""Random data sets for the tests of file formats: every kind of column, space, dtype and gap that a Source may have."""
+"""Random data sets with spaces of every kind (those of `data_examples` leave them to be inferred)."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ WORDS = st.text("abc XYZ 0é\n\"'", max_size=8)
 
 
 @st.composite
-def columns(draw, rows: int):
+def spaced_column(draw, rows: int):
     """An array with its space: numbers of any small shape, classes, bits or text."""
     kind = draw(st.sampled_from(["numbers", "numbers", "classes", "several classes", "bits", "image"]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -38,22 +38,22 @@ def columns(draw, rows: int):
 
 
 @st.composite
-def trees(draw, rows: int):
+def spaced_tree(draw, rows: int):
     """A column or a dictionary of columns, with its space."""
     if draw(st.booleans()):
-        return draw(columns(rows))
-    parts = {name: draw(columns(rows)) for name in draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))}
+        return draw(spaced_column(rows))
+    parts = {name: draw(spaced_column(rows)) for name in draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))}
     return {name: column for name, (column, _) in parts.items()}, spaces.Dict({name: space for name, (_, space) in parts.items()})
 
 
 @st.composite
-def sources(draw, control_hz=(None, 1.0, 10.0, 12.5)):
+def spaced_sources(draw):
     """A source of one to four episodes; any column may be missing."""
     lengths = np.array(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)))
     steps = int(lengths.sum())
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    observation, observation_space = draw(trees(steps + len(lengths)))
-    action, action_space = draw(trees(steps))
+    observation, observation_space = draw(spaced_tree(steps + len(lengths)))
+    action, action_space = draw(spaced_tree(steps))
     ends = np.isin(np.arange(steps), np.cumsum(lengths) - 1)
     optional = {
         "action": action,
@@ -67,7 +67,7 @@ def sources(draw, control_hz=(None, 1.0, 10.0, 12.5)):
         "text": np.array(draw(st.lists(WORDS, min_size=steps, max_size=steps)), object),
     }
     given = {name: column for name, column in optional.items() if draw(st.booleans())}
-    info = {name: draw(columns(steps))[0] for name in draw(st.lists(NAMES, max_size=2, unique=True))}
+    info = {name: draw(spaced_column(steps))[0] for name in draw(st.lists(NAMES, max_size=2, unique=True))}
     seen = draw(st.booleans()) or not given
     return Source(
         Episodes(lengths, observation if seen else None, info=info, **given),
@@ -76,36 +76,6 @@ def sources(draw, control_hz=(None, 1.0, 10.0, 12.5)):
         action_space if "action" in given else None,
         behaviour=draw(st.sampled_from(["", "expert"])),
         embodiment=draw(st.sampled_from(["default", "so100"])),
-        control_hz=draw(st.sampled_from(control_hz)),
+        control_hz=draw(st.sampled_from([None, 1.0, 10.0, 12.5])),
         metadata=draw(st.sampled_from([{}, {"note": [1, None, {"a": 0.5}]}])),
     )
-
-
-def assert_same(found: Source, expected: Source) -> None:
-    """Equal in all but metadata that reading added."""
-    assert_same_episodes(found.episodes, expected.episodes)
-    for field in ("name", "observation_space", "action_space", "behaviour", "embodiment", "control_mode", "control_hz"):
-        assert getattr(found, field) == getattr(expected, field), field
-    for key, value in expected.metadata.items():
-        assert found.metadata[key] == value, key
-
-
-def assert_same_episodes(found: Episodes, expected: Episodes) -> None:
-    """Equal to the bit: rows, shapes, dtypes, and which columns are missing."""
-    assert found.lengths.tolist() == expected.lengths.tolist()
-    assert found.missing == expected.missing
-    for name in ("observation", "action", "reward", "terminated", "truncated", "cost", "return_to_go", "log_prob", "goal", "text"):
-        assert_same_column(getattr(found, name), getattr(expected, name), name)
-    assert_same_column(found.info, expected.info, "info")
-
-
-def assert_same_column(found, expected, name: str) -> None:
-    """Equal to the bit."""
-    if isinstance(expected, dict):
-        assert isinstance(found, dict), name
-        assert found.keys() == expected.keys(), name
-        for key in expected:
-            assert_same_column(found[key], expected[key], f"{name}/{key}")
-    elif expected is not None:
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), name
-        assert np.array_equal(found, expected), name

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from data_examples import same_source, sources
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from random_sources import assert_same, assert_same_column, sources
+from random_sources import spaced_sources
 
 from polyact import spaces
 from polyact.data.episodes import Episodes
@@ -22,6 +23,14 @@ from polyact.data.source import Source
 from polyact.errors import DataError, PolyactError
 
 FORMATS = ("hdf5", "arrow", "parquet")
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # beartype does, while examples are drawn
+
+
+def same_column(found, expected, name: str) -> None:
+    assert found.dtype == expected.dtype, name
+    np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
 def small(lengths=(3, 1, 4), **columns) -> Source:
@@ -42,14 +51,16 @@ def small(lengths=(3, 1, 4), **columns) -> Source:
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(source=sources(), number=st.integers(0, 2**62))
+@given(source=spaced_sources() | sources().filter(lambda source: source.episodes.count), number=st.integers(0, 2**62))
 def test_round_trip_is_exact(tmp_path, source, data_format, number):
+    text = source.episodes.text
+    assume(data_format != "hdf5" or text is None or not any("\0" in word for word in text))
     path = tmp_path / f"set-{number}-v0"
     shutil.rmtree(path, ignore_errors=True)
     minari.write([source], path, data_format=data_format)
     assert minari.detect(path)
     (found,) = minari.read(path)
-    assert_same(found, source)
+    same_source(found, source)
 
 
 def theirs(path, monkeypatch):
@@ -87,14 +98,14 @@ def test_minari_reads_ours(tmp_path, monkeypatch, data_format):
     for number, episode in enumerate(found.iterate_episodes()):
         ours = source.episodes.episode(number)
         assert found.observation_space.contains({k: v if k != "pose" else (v[0][0], v[1][0]) for k, v in first(episode).items()})
-        assert_same_column(episode.observations["pose"][0], ours.observation["pose"]["0"], "pose")
-        assert_same_column(np.asarray(episode.observations["pose"][1]), ours.observation["pose"]["1"], "pose")
-        assert_same_column(episode.observations["camera"], ours.observation["camera"], "camera")
+        same_column(episode.observations["pose"][0], ours.observation["pose"]["0"], "pose")
+        same_column(np.asarray(episode.observations["pose"][1]), ours.observation["pose"]["1"], "pose")
+        same_column(episode.observations["camera"], ours.observation["camera"], "camera")
         assert list(episode.observations["word"]) == list(ours.observation["word"])
-        assert_same_column(episode.actions, ours.action, "action")
+        same_column(episode.actions, ours.action, "action")
         for name, column in {"rewards": ours.reward, "terminations": ours.terminated, "truncations": ours.truncated}.items():
-            assert_same_column(getattr(episode, name), column, name)
-        assert_same_column(episode.infos["qpos"][-ours.steps :], ours.info["qpos"], "qpos")
+            same_column(getattr(episode, name), column, name)
+        same_column(episode.infos["qpos"][-ours.steps :], ours.info["qpos"], "qpos")
 
 
 def first(episode):
@@ -124,11 +135,11 @@ def test_we_read_what_minari_collects(tmp_path, monkeypatch, data_format):
     assert found.episodes.count == 3
     for number, episode in enumerate(dataset.iterate_episodes()):
         ours = found.episodes.episode(number)
-        assert_same_column(ours.observation, episode.observations, "observation")
-        assert_same_column(ours.action, np.asarray(episode.actions), "action")
-        assert_same_column(ours.reward, episode.rewards, "reward")
-        assert_same_column(ours.terminated, episode.terminations, "terminated")
-        assert_same_column(ours.truncated, episode.truncations, "truncated")
+        same_column(ours.observation, episode.observations, "observation")
+        same_column(ours.action, np.asarray(episode.actions), "action")
+        same_column(ours.reward, episode.rewards, "reward")
+        same_column(ours.terminated, episode.terminations, "terminated")
+        same_column(ours.truncated, episode.truncations, "truncated")
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
@@ -170,7 +181,7 @@ def test_we_read_what_minari_creates_from_buffers(tmp_path, monkeypatch, data_fo
     assert episodes.lengths.tolist() == [2, 5]
     assert found.embodiment == "default"
     assert set(episodes.observation) == {"pose", "camera", "word"}
-    assert_same_column(episodes.observation["pose"]["0"][3:], buffers[1].observations["pose"][0], "pose")
+    same_column(episodes.observation["pose"]["0"][3:], buffers[1].observations["pose"][0], "pose")
     assert np.abs(episodes.observation["camera"][0].astype(int) - smooth).max() < 40  # JPEG loses a little
     assert list(episodes.observation["word"]) == ["ab"] * 9
     assert episodes.info["speed"].tolist() == [1, 2, 1, 2, 3, 4, 5]
@@ -178,7 +189,9 @@ def test_we_read_what_minari_creates_from_buffers(tmp_path, monkeypatch, data_fo
     assert found.metadata["options"] == [{"goal": 2}, {"goal": 5}]
     minari.write([found], tmp_path / "toys" / "again-v1", data_format=data_format)
     (again,) = minari.read(tmp_path / "toys" / "again-v1")
-    assert_same(again, replace(found, metadata={k: v for k, v in found.metadata.items() if k != "minari"}))
+    same_source(*(replace(source, metadata={}) for source in (again, found)))
+    for name in ("seeds", "options", "reset_info"):
+        assert again.metadata[name] == found.metadata[name]
     assert library.load_dataset("toys/again-v1").observation_space == space
 
 

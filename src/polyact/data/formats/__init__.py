@@ -42,6 +42,7 @@ FORMATS = {
     for format in (  # in the order of detection: narrow ones first
         Format("folder", "polyact's folder of memory-mapped columns", ("",), writable=True),
         Format("minari", "Minari data set", ("",), writable=True),
+        Format("lerobot", "LeRobotDataset v3.0 and v2.1", ("",), writable=True),
         Format("robomimic", "robomimic HDF5", _HDF5),
         Format("d3rlpy", "d3rlpy HDF5, version 2.1 and version 1", _HDF5),
         Format("d4rl", "D4RL HDF5", _HDF5),

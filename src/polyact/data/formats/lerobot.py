@@ -31,7 +31,9 @@ from polyact.errors import DataError
 
 NAME = "lerobot"
 
-_STATED = ("total_episodes", "total_frames", "total_tasks", "total_videos", "total_chunks", "splits")
+_GENERATED = ("total_episodes", "total_frames", "total_tasks", "total_videos", "total_chunks")
+_OWN = ("codebase_version", "robot_type", "fps", "chunks_size", "data_path", "video_path", "splits")  # that the writer decides anew
+_OWN += ("data_files_size_in_mb", "video_files_size_in_mb")
 _CAMERA_BYTES = 4 << 30
 
 
@@ -142,7 +144,12 @@ def _source(meta: Meta, chosen: list[int], features: dict[str, np.ndarray]) -> S
         flat[name] = np.asarray(with_final(flat[name], lengths, final.get(name)))
     logged = unflatten(flat, lengths, meta.root)
     left_out = [name for name in meta.features if name not in features]
-    metadata["lerobot"] = {name: value for name, value in meta.info.items() if name not in _STATED} | {"not_read": left_out}
+    kept = {name: value for name, value in meta.info.items() if name not in (*_GENERATED, *(_OWN if header else ()))}
+    if header:
+        kept["features"] = {name: f for name, f in meta.features.items() if f.get("names") and f["dtype"] != "image"}
+    kept |= {"not_read": left_out}
+    kept = {name: value for name, value in kept.items() if value or not header}
+    metadata |= {"lerobot": kept} if kept else {}
     if header is not None:
         source = from_header(header, logged, meta.root / OURS)
         return replace(source, metadata={**source.metadata, **metadata})

@@ -42,7 +42,8 @@ def _stats(rows: np.ndarray, image: bool) -> dict[str, np.ndarray]:
 
 def _vector_stats(rows: np.ndarray) -> dict[str, np.ndarray]:
     ordered = np.sort(rows.astype(np.float64), axis=0)
-    stats = {"min": ordered[0], "max": ordered[-1], "mean": ordered.mean(0), "std": ordered.std(0)}
+    with np.errstate(over="ignore", invalid="ignore"):  # infos may hold anything
+        stats = {"min": ordered[0], "max": ordered[-1], "mean": ordered.mean(0), "std": ordered.std(0)}
     for name, quantile in QUANTILES.items():
         place = quantile * (len(ordered) - 1)
         low = int(place)

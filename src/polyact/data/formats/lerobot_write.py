@@ -58,7 +58,7 @@ def write_dataset(source: Source, root: Path, version: str, fps: int | None, chu
     places = _places(frames, version, chunks_size, size_in_mb)
     _write_data(root, frames, places, version)
     info = {
-        **{key: value for key, value in known.items() if key not in ("not_read", "features")},
+        **{key: value for key, value in known.items() if key not in ("not_read", "features", "video_path")},
         "codebase_version": version,
         "robot_type": source.embodiment if source.embodiment != "default" else None,
         "total_episodes": len(lengths),
@@ -119,7 +119,7 @@ def _feature(name: str, column: np.ndarray, picture: bool, known: dict[str, Any]
     before = known.get("features", {}).get(name, {})
     given = before.get("names") if before.get("shape") == shape else None
     if picture:
-        return {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+        return {"dtype": "image", "shape": shape, "names": given or ["height", "width", "channels"]}
     return {"dtype": "string" if is_text(column) else column.dtype.name, "shape": shape, "names": given}
 
 

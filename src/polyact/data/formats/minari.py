@@ -11,7 +11,6 @@ small it is kept in `metadata["reset_info"]`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from polyact import spaces
 from polyact.data.formats import minari_arrow, minari_hdf5
 from polyact.data.formats.common import (
     PathLike,
@@ -126,17 +124,20 @@ def _read_one(folder: Path) -> Source:
                 behaviour=str(metadata.get("algorithm_name") or ""),
                 embodiment=_environment(metadata, path),
             )
-    kept = {key: value for key, value in metadata.items() if key not in _COMPUTED}
+    generated = {*_COMPUTED, *(("dataset_id", "minari_version", "algorithm_name") if ours else ())}
+    kept = {key: value for key, value in metadata.items() if key not in generated}
     for name in _SPACES:
-        space = getattr(source, name)
-        if space is None or (name in kept and json.loads(kept[name]) == spaces.to_json(space)):
-            kept.pop(name, None)
-    return replace(source, metadata={**ours.get("metadata", {}), **further, "minari": kept})
+        if kept.get(name) == stated_space(source, name, None):
+            del kept[name]
+    further |= {"minari": kept} if kept else {}
+    return replace(source, metadata={**ours.get("metadata", {}), **further})
 
 
 def _write_one(source: Source, data: Path, data_format: str, dataset_id: str) -> None:
     kept = source.metadata.get("minari")
     kept = {key: value for key, value in kept.items() if key not in _COMPUTED} if isinstance(kept, dict) else {}
+    if not source.episodes.count:
+        raise DataError(f"source '{source.name}' has no episodes; Minari has no empty data sets")
     stated = {name: stated_space(source, name, kept.get(name)) for name in _SPACES}
     stored, notes = from_source(source, data)
     data.mkdir()

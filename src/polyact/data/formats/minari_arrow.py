@@ -54,15 +54,15 @@ def _read_episode(folder: Path, number: int, data_format: str, given: dict[str, 
     for path in files:
         with reading(path):
             tables.append(pq.read_table(path) if data_format == "parquet" else pa.ipc.open_file(str(path)).read_all())
+            tables[-1].validate(full=True)  # damaged offsets would be read out of bounds
     with reading(files[0]):
         table = pa.concat_tables(tables)
-    columns: dict[str, np.ndarray] = {}
-    for name in table.column_names:
-        if name in NAMES or name == "infos":
-            column = (
-                table.column(name) if name in ("observations", "infos") else table.column(name).slice(0, max(0, len(table) - 1))
-            )
-            columns |= _walk(files[0], name, column.combine_chunks(), given.get(name), jpeg and name != "infos")
+        columns: dict[str, np.ndarray] = {}
+        for name in table.column_names:
+            if name in NAMES or name == "infos":
+                padded = name not in ("observations", "infos")
+                column = table.column(name).slice(0, max(0, len(table) - padded)).combine_chunks()
+                columns |= _walk(files[0], name, column, given.get(name), jpeg and name != "infos")
     known = read_json(folder / "metadata.json")
     steps = len(table) - 1
     if known.get("total_steps", steps) != steps:

@@ -68,7 +68,8 @@ def to_episodes(stored: list[Stored], folder: Path, ours: dict[str, Any]) -> tup
     shared = set.intersection(*infos)
     for name in (name for name in stored[0].columns if name in shared):
         key = name.removeprefix("infos/")
-        column = key if key in ours.get("step_columns", ()) and key in IN_INFOS else f"info/{key}"
+        ours_too = key.split("/")[0] in IN_INFOS and key.split("/")[0] in ours.get("step_columns", ())
+        column = key if ours_too else f"info/{key}"
         flat[column] = _join(stored, name, lambda column, steps: column[len(column) - steps :])
         if all(len(episode.columns[name]) > episode.steps for episode in stored) and key in ours.get("reset_info", (key,)):
             rows = _join(stored, name, lambda column, _: column[:1])

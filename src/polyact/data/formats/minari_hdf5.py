@@ -105,6 +105,8 @@ def _read_array(path: Path, label: str, node: Any, space: Space | None, jpeg: bo
 def _write_column(group: Any, name: str, column: np.ndarray) -> None:
     options: dict[str, Any] = {"maxshape": (None, *column.shape[1:]), "chunks": True} if column.size else {}
     if is_text(column):
+        if any("\0" in text for text in column.tolist()):
+            raise DataError(f"column '{name}' has a text with a NUL character, which HDF5 can't hold; choose parquet")
         group.create_dataset(name, data=column.astype(object), dtype=h5py.string_dtype(), **options)
     else:
         group.create_dataset(name, data=column, **options)

@@ -45,8 +45,8 @@ def of_columns(space: Space) -> Space:
 
 
 def disk_key(key: str) -> str:
-    """A key of a dictionary as the files name it: HDF5 takes a slash for a group, so such keys are coded."""
-    return escape(key) if "/" in key or "%" in key or not key.strip(".") else key
+    """A key of a dictionary as the files name it: coded where HDF5 would take it for a group or can't hold it."""
+    return escape(key) if "/" in key or "%" in key or not key.strip(".") or not key.isprintable() else key
 
 
 def _on_disk(space: Space) -> Space:
