@@ -1,5 +1,7 @@
 """Rollouts: against a plain loop, paired across policies, and in a world that does not wait."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,7 @@ class Damped(Policy):
 class Counter(ChunkPolicy):
     """Plans t, t + 0.1, t + 0.2 at its t-th inference (from 1), whatever it sees."""
 
+    body: Any = None
     horizon: int = eqx.field(static=True, default=3)
 
     def observe(self, observation, memory):
@@ -120,7 +123,9 @@ def test_a_running_chunk_bridges_the_latency():
     """The chunk of tick t is used from its entry for now on; without a fresh one the newest plays on, then its last action is held."""
     slow = played(control_hz=10, latency=0.2, in_flight=1, fallback="chunk")
     np.testing.assert_allclose(slow, [0, 0, 1.2, 1.2, 2.2, 2.2, 3.2, 3.2], rtol=1e-6)
-    np.testing.assert_allclose(played(control_hz=10, latency=0.1, fallback="chunk"), [0, 1.1, 2.1, 3.1, 4.1, 5.1, 6.1, 7.1], rtol=1e-6)
+    np.testing.assert_allclose(
+        played(control_hz=10, latency=0.1, fallback="chunk"), [0, 1.1, 2.1, 3.1, 4.1, 5.1, 6.1, 7.1], rtol=1e-6
+    )
 
 
 def test_random_latency_draws_from_its_samples():

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from polyact import spaces
+from polyact.envs.wrappers import idle_action
 from polyact.errors import PolyactError
 from polyact.policies.base import ChunkPolicy, Memory, Policy, Reporting
 from polyact.spaces import Space
@@ -148,17 +149,6 @@ def real_time(
     if flight < 1:
         raise PolyactError(f"in_flight must be at least 1, got {in_flight}")
     return RealTime(policy, env.action_space, jnp.asarray(ticks), longest + 2, flight, fallback)
-
-
-def idle_action(space: Space) -> Array:
-    """The action that stands for doing nothing: zeros moved into the bounds, the first class of a discrete space."""
-    if isinstance(space, spaces.Box):
-        return jnp.asarray(
-            np.clip(np.zeros(space.shape), space.low, space.high), jnp.float32 if space.dtype.kind == "f" else space.dtype
-        )
-    if isinstance(space, spaces.Discrete):
-        return jnp.asarray(space.start, jnp.int32)
-    return jnp.zeros(space.shape, jnp.int32)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def measure_latency(policy: Policy, observation_space: Space, samples: int = 200) -> np.ndarray:

@@ -24,8 +24,11 @@ TrainState = PyTree
 Metrics = dict[str, Array]
 
 
-class Learner(eqx.Module):
-    """Experience -> policy. `needs` names the data columns that `update` reads, beyond observations."""
+class Trainable(eqx.Module):
+    """Something that learns from batches: a policy (`Learner`), or a model or a judgement that others use.
+
+    `needs` names the data columns that `update` reads.
+    """
 
     needs: eqx.AbstractClassVar[tuple[str, ...]]
 
@@ -40,6 +43,10 @@ class Learner(eqx.Module):
     @abstractmethod
     def update(self, state: TrainState, batch: Any, key: PRNGKeyArray, /) -> tuple[TrainState, Metrics]:
         """Learn from a `Batch` (an on-policy learner: from a `Trajectory`). Every metric is a finite scalar while training is healthy."""
+
+
+class Learner(Trainable):
+    """Experience -> policy."""
 
     @abstractmethod
     def policy(self, state: TrainState) -> Policy:
@@ -61,8 +68,8 @@ class Decision(eqx.Module):
     """
 
     action: Any
-    log_prob: Array | None = None
-    value: Array | None = None
+    log_prob: Any = None
+    value: Any = None
 
 
 class Trajectory(eqx.Module):
@@ -80,8 +87,8 @@ class Trajectory(eqx.Module):
     terminated: Array
     truncated: Array
     start: Array
-    log_prob: Array | None
-    value: Array | None
+    log_prob: Any
+    value: Any
     memory: Memory
     info: dict[str, Any]
 

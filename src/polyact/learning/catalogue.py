@@ -26,6 +26,8 @@ LEARNERS: dict[str, Entry] = {
     "bc": Entry("polyact.learning.bc:BC", "behaviour cloning of any policy class", True, False, _CLONING),
     "td3-bc": Entry("polyact.learning.td3:TD3BC", "TD3 pulled to the logged actions (2106.06860)", True, False, _VALUES),
     "iql": Entry("polyact.learning.iql:IQL", "implicit Q-learning (2110.06169)", True, False, _VALUES),
+    "cql": Entry("polyact.learning.cql:CQL", "conservative Q-learning (2006.04779)", True, False, _VALUES),
+    "awac": Entry("polyact.learning.awac:AWAC", "advantage-weighted actor-critic (2006.09359)", True, True, _VALUES),
     "td3": Entry("polyact.learning.td3:TD3", "twin delayed deterministic policy gradient (1802.09477)", False, True, _VALUES),
 }
 

@@ -21,8 +21,9 @@ from polyact.data.episodes import leaves
 from polyact.data.sampling import Batch, Draw, Rows, Sampling, draw_from
 from polyact.data.source import Data, Mixture, as_mixture
 from polyact.data.table import Columns, Index, Stacked, build_table
+from polyact.errors import PolyactError
 from polyact.learning import checkpoint
-from polyact.learning.base import Learner
+from polyact.learning.base import Learner, Trainable
 from polyact.learning.fitted import Fitted, check_options, needs_other
 from polyact.learning.fleet import Driver, Fleet, Summary, ThreadFleet
 from polyact.learning.loop import Evaluate, Hooks, Plan, Record, run
@@ -33,7 +34,7 @@ BLOCK_BYTES = 64 << 20
 
 
 def fit(
-    learner: Learner,
+    learner: Trainable,
     data: Data,
     *,
     steps: int,
@@ -51,7 +52,7 @@ def fit(
     device_memory: int = 4 << 30,
     progress: bool = True,
 ) -> Fitted:
-    """Train a learner on data.
+    """Train a learner (or a model, or a judgement) on data.
 
     data: Episodes, Source, Mixture or sources. Sources without a column the learner needs are left out with a warning.
     seeds: how many policies to train; seed i uses fold_in(key, i), so more seeds never change the earlier ones.
@@ -63,6 +64,8 @@ def fit(
     """
     check_options(batch_size, seeds)
     needs_other("evaluate_every", evaluate_every, "evaluate", evaluate)
+    if evaluate and not isinstance(learner, Learner):
+        raise PolyactError(f"evaluate has no effect: {type(learner).__name__} makes no policy")
     needs_other("checkpoint_every", checkpoint_every, "checkpoints", checkpoints)
     needs_other("resume", resume, "checkpoints", checkpoints)
     mixture = as_mixture(data)
@@ -77,7 +80,8 @@ def fit(
     where = Path(checkpoints) if checkpoints else None
     done, states, history = checkpoint.resumed(where if resume else None, states, identity)
     problem = Problem(learner, sampling, draw, table.index, table.columns, batch_size)
-    hooks = Hooks(learner.policy, evaluate, where, identity, f"fit {type(learner).__name__}", progress)
+    policy = learner.policy if isinstance(learner, Learner) else None
+    hooks = Hooks(policy, evaluate, where, identity, f"fit {type(learner).__name__}", progress)
     began = time.perf_counter()
     with ThreadPoolExecutor(max(1, min(seeds, 4)), "polyact-read-ahead") as readers:
         fleet = _fleet(problem, table.resident, states, keys, readers)
@@ -88,7 +92,7 @@ def fit(
 class Problem(eqx.Module):
     """Everything an interval needs besides the state and the key."""
 
-    learner: Learner
+    learner: Trainable
     sampling: Sampling
     draw: Draw
     index: Index
@@ -115,7 +119,7 @@ def advance(problem: Problem, state: PyTree, key: PRNGKeyArray, first: Count, co
 
 
 def advance_block(
-    learner: Learner, batches: Batch, state: PyTree, key: PRNGKeyArray, first: Count, count: Count
+    learner: Trainable, batches: Batch, state: PyTree, key: PRNGKeyArray, first: Count, count: Count
 ) -> tuple[PyTree, Summary]:
     """The same updates with the batches given, stacked along the first axis."""
 
@@ -128,7 +132,7 @@ def advance_block(
 
 
 @eqx.filter_jit
-def _initial(learner: Learner, spec: Spec, key: PRNGKeyArray) -> PyTree:
+def _initial(learner: Trainable, spec: Spec, key: PRNGKeyArray) -> PyTree:
     return learner.init(spec, jax.random.fold_in(key, 2**31 - 1))
 
 
@@ -195,7 +199,7 @@ def fingerprint(mixture: Mixture) -> str:
     return digest.hexdigest()[:16]
 
 
-def _identity(learner: Learner, sampling: Sampling, mixture: Mixture, numbers: dict[str, Any], key: PRNGKeyArray) -> Record:
+def _identity(learner: Trainable, sampling: Sampling, mixture: Mixture, numbers: dict[str, Any], key: PRNGKeyArray) -> Record:
     """What must agree for a checkpoint to be continued."""
     return {
         "learner": repr(learner),

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from polyact.errors import PolyactError
-from polyact.learning.base import Learner
+from polyact.learning.base import Learner, Trainable
 from polyact.learning.loop import Record
 from polyact.policies.base import Policy
 from polyact.policies.spec import Spec
@@ -17,7 +17,7 @@ from polyact.policies.spec import Spec
 class Fitted:
     """A state per seed, the records of every report, and how it was made."""
 
-    learner: Learner
+    learner: Trainable
     spec: Spec
     states: tuple[PyTree, ...]
     history: list[Record]
@@ -27,7 +27,9 @@ class Fitted:
 
     @cached_property
     def policies(self) -> list[Policy]:
-        """The last policy of every seed."""
+        """The last policy of every seed. Raises PolyactError when what was trained makes no policy."""
+        if not isinstance(self.learner, Learner):
+            raise PolyactError(f"{type(self.learner).__name__} makes no policy; what it learned is in `states`")
         return [self.learner.policy(state) for state in self.states]
 
     @property

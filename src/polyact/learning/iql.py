@@ -12,7 +12,7 @@ from polyact.data.sampling import Batch, Sampling, Transitions
 from polyact.errors import PolyactError
 from polyact.learning.actor import Actor
 from polyact.learning.base import Learner, Metrics
-from polyact.learning.critics import build_critics, build_value, q_values, values
+from polyact.learning.critics import build_critics, build_value, q_values, twin_loss, values
 from polyact.learning.losses import advantage_weight, expectile, td_target
 from polyact.learning.optimiser import Optimiser, OptimiserState, descend
 from polyact.nets.ensemble import Ensemble
@@ -86,12 +86,9 @@ class IQL(Learner):
 
         value, value_optimiser, v = descend(value_loss, state.value, self.value_optimiser, state.value_optimiser)
         target = td_target(batch.reward, batch.bootstrap, values(value, following), self.discount)
-
-        def critic_loss(critics: Ensemble) -> tuple[Array, Array]:
-            error = jnp.mean(jnp.sum((q_values(critics, features, unit) - target[:, None]) ** 2, axis=1))
-            return error, error
-
-        critics, critic_optimiser, critic_error = descend(critic_loss, state.critics, self.critic_optimiser, state.critic_optimiser)
+        critics, critic_optimiser, critic_error = descend(
+            lambda c: twin_loss(q_values(c, features, unit), target), state.critics, self.critic_optimiser, state.critic_optimiser
+        )
         weight = advantage_weight(target_q - v, self.temperature, self.largest_weight)
 
         def actor_loss(actor: UnitPolicy) -> tuple[Array, Array]:

@@ -55,7 +55,7 @@ class Progress:
 class Hooks:
     """What happens between intervals. policy(state) is judged by `evaluate`; `checkpoints` is a folder; `identity` describes the run."""
 
-    policy: Callable[[Carry], Policy]
+    policy: Callable[[Carry], Policy] | None
     evaluate: Evaluate | None = None
     checkpoints: Path | None = None
     identity: Record = field(default_factory=dict)
@@ -79,7 +79,7 @@ def run(plan: Plan, fleet: Fleet, done: int, history: list[Record], hooks: Hooks
                 raise _broken_error(*broken, Progress(broken[0], fleet.states(), history))
             rate, done = (stop - done) / (time.perf_counter() - began), stop
             records = [_record(done, seed, summary, rate) for seed, summary in enumerate(summaries)]
-            if hooks.evaluate and _due(plan.evaluate_every, done, plan):
+            if hooks.evaluate and hooks.policy and _due(plan.evaluate_every, done, plan):
                 for record, state in zip(records, fleet.states(), strict=True):
                     record |= hooks.evaluate(hooks.policy(state))
             history.extend(records)

@@ -1,0 +1,127 @@
+"""`polyact train`: a learner, data or an environment, and a run folder at the end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from polyact import cache
+from polyact.acting.rollout import rollout
+from polyact.app import runs
+from polyact.app.arguments import Train
+from polyact.app.show import print_json, say
+from polyact.data import Mixture, Source
+from polyact.data.formats import read
+from polyact.envs.catalogue import make
+from polyact.errors import PolyactError, TrainingError
+from polyact.learning import catalogue
+from polyact.learning.fit import fit
+from polyact.learning.fitted import Fitted
+from polyact.learning.train import train
+from polyact.policies.base import Policy, greedy
+
+EVALUATION_EPISODES = 16
+
+
+def run(command: Train) -> None:
+    entry = catalogue.entry(command.learner)
+    learner = catalogue.learner(command.learner, command.set)
+    _check(command, entry)
+    cache.enable()
+    env = make(command.env) if command.env else None
+    out = command.out or runs.next_folder(command.learner)
+    mixture = mixture_of(command.data) if command.data else None
+    runs.prepare(out, command.resume, command.overwrite)
+    options: dict[str, Any] = {
+        "steps": command.steps,
+        "key": jax.random.key(command.seed),
+        "batch_size": command.batch_size,
+        "seeds": command.seeds,
+        "report_every": command.report_every,
+        "evaluate": returns_in(env, command.seed) if env is not None and command.evaluate_every else None,
+        "evaluate_every": command.evaluate_every,
+        "checkpoints": out / "checkpoints",
+        "checkpoint_every": command.checkpoint_every,
+        "resume": command.resume,
+    }
+    try:
+        fitted = fit(learner, mixture, **options) if mixture else train(learner, env, **options)
+    except TrainingError as error:
+        raise TrainingError(f"{error}; the last checkpoint stays in {out / 'checkpoints'}") from error
+    facts = {
+        "learner": command.learner,
+        "settings": list(command.set),
+        "data": list(command.data),
+        "env": command.env,
+        "seed": command.seed,
+    }
+    _tell(command, runs.write(out, fitted, facts), fitted)
+
+
+def _check(command: Train, entry: catalogue.Entry) -> None:
+    if not command.data and not command.env:
+        raise PolyactError("train needs --data PATH to learn from data, or --env ENV to learn in an environment")
+    if command.data and not entry.offline:
+        raise PolyactError(f"{command.learner} learns in an environment, not from data; leave out --data")
+    if not command.data and not entry.online:
+        raise PolyactError(f"{command.learner} learns from data; give it --data PATH (polyact data make {command.env} makes some)")
+    if command.data and command.env and not command.evaluate_every:
+        raise PolyactError("--env beside --data has no effect without --evaluate-every")
+
+
+def mixture_of(paths: tuple[str, ...]) -> Mixture:
+    """The sources of all paths; PATH@WEIGHT shares the weight among the sources of that path by their steps."""
+    sources: list[Source] = []
+    weights: list[float] = []
+    for text in paths:
+        path, weight = split_weight(text)
+        found = read(path)
+        steps = sum(source.episodes.steps for source in found)
+        sources += found
+        weights += [source.episodes.steps if weight is None else weight * source.episodes.steps / steps for source in found]
+    weighted = [split_weight(text)[1] is not None for text in paths]
+    if any(weighted) and not all(weighted):
+        raise PolyactError("give every --data a weight (PATH@WEIGHT) or none")
+    return Mixture(tuple(_named_apart(sources)), tuple(weights))
+
+
+def split_weight(text: str) -> tuple[Path, float | None]:
+    """PATH or PATH@WEIGHT; an existing path that holds an @ is taken as it is."""
+    path, at, weight = text.rpartition("@")
+    if not at or Path(text).exists():
+        return Path(text), None
+    try:
+        return Path(path), float(weight)
+    except ValueError as error:
+        raise PolyactError(f"'{weight}' is no weight in --data {text}; write PATH@NUMBER") from error
+
+
+def returns_in(env: Any, seed: int) -> Callable[[Policy], dict[str, float]]:
+    """A judge of policies: the mean return over a few episodes that are the same every time."""
+    key = jax.random.key(10_000 + seed)
+
+    def judge(policy: Policy) -> dict[str, float]:
+        return {"return": float(rollout(greedy(policy), env, episodes=EVALUATION_EPISODES, key=key).returns.mean())}
+
+    return judge
+
+
+def _named_apart(sources: list[Source]) -> list[Source]:
+    names: dict[str, int] = {}
+    out = []
+    for source in sources:
+        names[source.name] = names.get(source.name, 0) + 1
+        number = names[source.name]
+        out.append(source if number == 1 else source.with_episodes(source.episodes, f"{source.name}-{number}"))
+    return out
+
+
+def _tell(command: Train, made: runs.Run, fitted: Fitted) -> None:
+    last = fitted.history[-len(fitted.states) :]
+    if command.json:
+        print_json({"run": str(made.path), "seconds": made.facts["seconds"], "steps": fitted.steps, "last": last})
+        return
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in last[0].items() if isinstance(value, float))
+    say(f"{command.learner}: {fitted.steps} steps in {fitted.seconds:.1f} s. Last report: {numbers}")
+    say(f"Saved in {made.path}. Next: polyact eval {made.path} --env {command.env or 'ENV'} --report report.html")

@@ -1,0 +1,31 @@
+"""Output folders that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from polyact.errors import PolyactError
+
+
+@contextmanager
+def fresh_folder(target: Path, overwrite: bool, marker: str) -> Iterator[Path]:
+    """A folder beside `target` that takes its place when the block ends well, and is removed when it does not.
+
+    Raises PolyactError when `target` exists and is not to be overwritten, or does not hold `marker` (then it is something else).
+    """
+    if target.exists() and not overwrite:
+        raise PolyactError(f"{target} exists; use --overwrite to replace it, or another --out")
+    if target.exists() and any(target.iterdir()) and not any(target.glob(marker)):
+        raise PolyactError(f"{target} holds something else (no {marker}); it is not overwritten")
+    aside = target.with_name(f".{target.name}.writing-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
