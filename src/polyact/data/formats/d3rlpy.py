@@ -56,10 +56,6 @@ def _version_2(path: PathLike, file: h5py.File) -> tuple[Episodes, dict[str, Any
     count = hdf5.array(path, file, "num_episodes")
     if count.shape or count.dtype.kind not in "iu" or count < 1:
         raise DataError(f"{path}: field 'num_episodes' should be a positive whole number")
-    names = hdf5.array(path, file, "columns").tolist()
-    for name in ("observations", "actions", "rewards", "terminated"):
-        if not isinstance(names, list) or name not in names:
-            raise DataError(f"{path}: field 'columns' lacks '{name}', has {names}")
     parts, metadata = [], {}
     for number in range(int(count)):
         part, metadata = _episode(path, file, number)

@@ -14,6 +14,7 @@ from polyact.data.formats.common import PathLike, reading
 from polyact.errors import DataError
 
 SUFFIXES = (".hdf5", ".h5")
+_LARGEST_RATIO = 2000  # numbers to bytes of file: beyond what compression reaches, so the claim is damage
 
 
 @contextmanager
@@ -45,6 +46,8 @@ def array(path: PathLike, group: h5py.Group, name: str) -> np.ndarray:
             raise DataError(f"{path}: '{where}' is a group, expected a data set")
         if data.external or data.is_virtual:
             raise DataError(f"{path}: field '{where}' lies in another file, which is not followed")
+        if data.size * data.dtype.itemsize > _LARGEST_RATIO * Path(path).stat().st_size:
+            raise DataError(f"{path}: field '{where}' claims shape {data.shape}, far more than the file can hold")
         value = data.asstr()[()] if h5py.check_string_dtype(data.dtype) else data[()]
         return np.asarray(value, object) if isinstance(value, str) else np.asarray(value)
 
