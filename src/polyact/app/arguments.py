@@ -101,8 +101,16 @@ class Train:
     """Environment to train in, or with --data to evaluate in."""
     steps: int = 20_000
     """Gradient steps (with --data) or environment steps (with --env alone)."""
-    batch_size: int = 256
-    """Rows of a batch."""
+    batch_size: int | None = None
+    """Rows of a batch (default: 256)."""
+    envs: int | None = None
+    """Environments side by side (with --env alone)."""
+    update_ratio: float | None = None
+    """Gradient steps per environment step (off-policy learners with --env alone)."""
+    learning_starts: int | None = None
+    """Random actions before the first update (off-policy learners with --env alone)."""
+    buffer_size: int | None = None
+    """Steps the replay buffer holds (off-policy learners with --env alone)."""
     seeds: int = 1
     """Policies to train, each from its own seed."""
     seed: int = 0
@@ -111,7 +119,7 @@ class Train:
     """Folder of the run (default: runs/LEARNER-N)."""
     set: Many = ()
     """Setting of the learner, field=value (polyact learners NAME lists them)."""
-    report_every: int = 1000
+    report_every: int | None = None
     """Steps between lines of the history."""
     evaluate_every: int | None = None
     """Steps between evaluations in --env."""

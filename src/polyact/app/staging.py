@@ -8,20 +8,24 @@ from pathlib import Path
 
 from polyact.errors import PolyactError
 
+MARKER = ".polyact"
+
 
 @contextmanager
-def fresh_folder(target: Path, overwrite: bool, marker: str) -> Iterator[Path]:
+def fresh_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     """A folder beside `target` that takes its place when the block ends well, and is removed when it does not.
 
-    Raises PolyactError when `target` exists and is not to be overwritten, or does not hold `marker` (then it is something else).
+    It holds a small file that says polyact wrote it. Raises PolyactError when `target` exists and is not to be overwritten, or lacks
+    that file and so may be something else.
     """
     if target.exists() and not overwrite:
         raise PolyactError(f"{target} exists; use --overwrite to replace it, or another --out")
-    if target.exists() and any(target.iterdir()) and not any(target.glob(marker)):
-        raise PolyactError(f"{target} holds something else (no {marker}); it is not overwritten")
-    aside = target.with_name(f".{target.name}.writing-{os.getpid()}")
+    if target.exists() and any(target.iterdir()) and not (target / MARKER).exists():
+        raise PolyactError(f"{target} holds something that polyact did not write; it is not overwritten")
+    aside = target.with_name(f"{target.name}.writing-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
+    (aside / MARKER).write_text("written by polyact; --overwrite may replace this folder\n")
     try:
         yield aside
         if target.exists():

@@ -29,6 +29,8 @@ LEARNERS: dict[str, Entry] = {
     "cql": Entry("polyact.learning.cql:CQL", "conservative Q-learning (2006.04779)", True, False, _VALUES),
     "awac": Entry("polyact.learning.awac:AWAC", "advantage-weighted actor-critic (2006.09359)", True, True, _VALUES),
     "td3": Entry("polyact.learning.td3:TD3", "twin delayed deterministic policy gradient (1802.09477)", False, True, _VALUES),
+    "sac": Entry("polyact.learning.sac:SAC", "soft actor-critic (1812.05905)", False, True, _VALUES),
+    "ppo": Entry("polyact.learning.ppo:PPO", "proximal policy optimisation (1707.06347)", False, True, ()),
 }
 
 POLICIES: dict[str, str] = {

@@ -45,7 +45,7 @@ CONTROL_HZ, LATENCY = 20.0, 0.15
 def run(command: Demo) -> None:
     quiet = command.json
     cache.enable()
-    with fresh_folder(command.out, command.overwrite, marker="report.html") as out:
+    with fresh_folder(command.out, command.overwrite) as out:
         env, key = PointNavigation(), jax.random.key(command.seed)
         with _stage("logs of three behaviours", quiet):
             write_logs(env, out / "logs", key)

@@ -33,20 +33,28 @@ def run(command: Train) -> None:
     out = command.out or runs.next_folder(command.learner)
     mixture = mixture_of(command.data) if command.data else None
     runs.prepare(out, command.resume, command.overwrite)
+    given = {
+        "batch_size": command.batch_size,
+        "report_every": command.report_every,
+        "envs": command.envs,
+        "update_ratio": command.update_ratio,
+        "learning_starts": command.learning_starts,
+        "buffer_size": command.buffer_size,
+    }
     options: dict[str, Any] = {
         "steps": command.steps,
         "key": jax.random.key(command.seed),
-        "batch_size": command.batch_size,
         "seeds": command.seeds,
-        "report_every": command.report_every,
         "evaluate": returns_in(env, command.seed) if env is not None and command.evaluate_every else None,
         "evaluate_every": command.evaluate_every,
         "checkpoints": out / "checkpoints",
         "checkpoint_every": command.checkpoint_every,
         "resume": command.resume,
+        "progress": not command.json,
+        **{name: value for name, value in given.items() if value is not None},
     }
     try:
-        fitted = fit(learner, mixture, **options) if mixture else train(learner, env, **options)
+        fitted = train(learner, env, **options) if mixture is None else fit(learner, mixture, **options)  # pyright: ignore[reportArgumentType]
     except TrainingError as error:
         raise TrainingError(f"{error}; the last checkpoint stays in {out / 'checkpoints'}") from error
     facts = {
@@ -66,6 +74,9 @@ def _check(command: Train, entry: catalogue.Entry) -> None:
         raise PolyactError(f"{command.learner} learns in an environment, not from data; leave out --data")
     if not command.data and not entry.online:
         raise PolyactError(f"{command.learner} learns from data; give it --data PATH (polyact data make {command.env} makes some)")
+    for name in ("envs", "update_ratio", "learning_starts", "buffer_size"):
+        if command.data and getattr(command, name) is not None:
+            raise PolyactError(f"--{name.replace('_', '-')} has no effect when learning from data")
     if command.data and command.env and not command.evaluate_every:
         raise PolyactError("--env beside --data has no effect without --evaluate-every")
 
