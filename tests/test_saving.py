@@ -85,9 +85,11 @@ def test_environments_and_odd_values_come_back(tmp_path):
         "column": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
         "function": jax.nn.gelu,
         "dtype": np.dtype(np.float32),
+        "class": TanhGaussian,
     }
     back = saving.load(saving.save(value, tmp_path / "x"))
     assert back.pop("function") is value.pop("function")
+    assert back.pop("class") is value.pop("class")
     assert back.keys() == value.keys()
     for name in value:
         identical(back[name], value[name])
@@ -167,6 +169,9 @@ def test_what_cannot_be_saved_is_named_and_leaves_nothing(tmp_path):
 )
 def test_classes_that_are_not_ours_are_refused(saved, name):
     rewrite(saved, lambda content: content["value"].update({"class": name}))
+    with pytest.raises(SavedError, match="unknown class"):
+        saving.load(saved)
+    rewrite(saved, lambda content: content.update(value={"type": name}))
     with pytest.raises(SavedError, match="unknown class"):
         saving.load(saved)
 

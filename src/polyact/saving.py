@@ -144,6 +144,8 @@ class _Writer:
                 return [self.encode(item, f"{path}.{i}") for i, item in enumerate(value)]
             case dict():
                 return {"dict": [[self.encode(k, path), self.encode(v, f"{path}.{k}")] for k, v in value.items()]}
+            case type():
+                return {"type": self._class(value, path)}
             case Space():
                 return {"space": _compact(spaces.to_json(value))}
         if type(value) is tuple:
@@ -151,13 +153,18 @@ class _Writer:
         for name, function in FUNCTIONS.items():
             if value is function:
                 return {"function": name}
-        name = _class_name(type(value))
-        try:
-            names = _field_names(_resolve(name))
-        except SavedError as error:
-            raise PolyactError(f"can't save {path}: {error}") from error
+        name = self._class(type(value), path)
+        names = _field_names(_resolve(name))
         fields = {field: self.encode(getattr(value, field), f"{path}.{field}") for field in names}
         return {"class": name, "fields": fields}
+
+    def _class(self, kind: type, path: str) -> str:
+        name = _class_name(kind)
+        try:
+            _resolve(name)
+        except SavedError as error:
+            raise PolyactError(f"can't save {path}: {error}") from error
+        return name
 
     def _keep(self, array: np.ndarray, path: str) -> str:
         if array.dtype not in DTYPES:
@@ -200,6 +207,8 @@ class _Reader:
                 return spaces.from_json(space)
             case {"float": "nan" | "inf" | "-inf" as text, **rest} if not rest:
                 return float(text)
+            case {"type": str(name), **rest} if not rest:
+                return _resolve(name)
             case {"dtype": str(name), **rest} if not rest and name in {dtype.name for dtype in DTYPES}:
                 return np.dtype(name)
             case {"function": str(name), **rest} if not rest and name in FUNCTIONS:
