@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+LISTED = 24
+
 
 class PolyactError(ValueError):
     """Bad input, said in one line. The command line prints it without a traceback."""
@@ -30,7 +32,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> PolyactError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return PolyactError(f"unknown {kind} '{name}'{hint} (known: {', '.join(known) or 'none'})")
+    shown = ", ".join(known[:LISTED]) + (f" and {len(known) - LISTED} more" if len(known) > LISTED else "")
+    return PolyactError(f"unknown {kind} '{name}'{hint} (known: {shown or 'none'})")
 
 
 def need(module: str, extra: str, purpose: str) -> ModuleType:

@@ -39,7 +39,7 @@ class Run:
 
 
 def prepare(out: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a new run. Raises PolyactError when it exists, unless it is to be resumed or overwritten."""
+    """Clear the way for a run's folder. Raises PolyactError when it exists, unless it is to be resumed or overwritten."""
     if resume and overwrite:
         raise PolyactError("--resume and --overwrite contradict each other")
     if resume and not (out / "run.json").exists() and not (out / "checkpoints").exists():
@@ -50,7 +50,6 @@ def prepare(out: Path, resume: bool, overwrite: bool) -> None:
         if any(out.iterdir()) and not any((out / name).exists() for name in ("run.json", "checkpoints")):
             raise PolyactError(f"{out} holds something that is no run; it is not overwritten")
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def next_folder(learner: str) -> Path:
@@ -74,6 +73,7 @@ def write(out: Path, fitted: Fitted, facts: dict[str, Any]) -> Run:
         "identity": fitted.identity,
         **facts,
     }
+    out.mkdir(parents=True, exist_ok=True)
     for seed, policy in enumerate(fitted.policies):
         provenance = {"seed": seed, "steps": fitted.steps, "data": fitted.identity.get("data"), "metrics": last}
         saving.save(policy, out / f"seed-{seed}", provenance | {"learner": facts.get("learner")}, overwrite=True)

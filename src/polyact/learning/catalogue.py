@@ -37,6 +37,13 @@ POLICIES: dict[str, str] = {
     "gaussian": "polyact.policies.gaussian:Gaussian",
     "tanh-gaussian": "polyact.policies.gaussian:TanhGaussian",
     "deterministic": "polyact.policies.deterministic:Deterministic",
+    "mixture": "polyact.policies.mixture:GaussianMixture",
+    "categorical": "polyact.policies.categorical:Categorical",
+    "recurrent": "polyact.policies.recurrent:Recurrent",
+    "chunk": "polyact.policies.chunk:ChunkRegression",
+    "chunk-transformer": "polyact.policies.chunk:ChunkTransformer",
+    "vae": "polyact.policies.vae_policy:VAEPolicy",
+    "multibody": "polyact.policies.multibody:MultiBody",
 }
 
 

@@ -19,7 +19,7 @@ from polyact.evaluation.evaluate import Clock, play, report_of
 from polyact.evaluation.interchange_lerobot import TaskScores, write_eval_info
 from polyact.evaluation.pictures import trajectory_section
 from polyact.policies.base import Policy
-from polyact.policies.random import RandomPolicy
+from polyact.policies.random_policy import RandomPolicy
 from polyact.policies.scripted import Scripted
 
 
