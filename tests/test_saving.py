@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -162,6 +163,9 @@ def test_what_cannot_be_saved_is_named_and_leaves_nothing(tmp_path):
         "polyact..envs:Env",
         "polyact.__main__:Thing",
         "equinox.nn:Linear",
+        "optax:adam",
+        "optax._src.base:GradientTransformation.init",
+        "optax._src.transform:jnp",
         "polyactual.evil:Thing",
         "../polyact:Thing",
         "",
@@ -274,3 +278,8 @@ def test_a_failed_write_keeps_the_old_folder(policy, saved, monkeypatch):
         saving.save(Pendulum(), saved, overwrite=True)
     identical(saving.load(saved), policy)
     assert [path.name for path in saved.parent.iterdir()] == ["policy"]
+
+
+def test_optimiser_states_come_back(tmp_path):
+    state = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-3, 10))).init({"w": jnp.ones(3)})
+    identical(saving.load(saving.save(state, tmp_path / "x")), state)

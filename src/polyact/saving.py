@@ -1,8 +1,9 @@
 """Policies, environments, learners and training states as folders: arrays in safetensors, everything else in JSON.
 
 Loading never executes what a file says. A file names classes; they are looked up among the modules and dataclasses that polyact
-itself defines and those a user has registered with `registered`, and their fields are set without calling a constructor. Whatever
-does not match (unknown class, missing or further field, another checksum, shape or dtype) is refused with one line.
+itself defines, optax's optimiser states and those a user has registered with `registered`, and their fields are set without calling
+a constructor. Whatever does not match (unknown class, missing or further field, another checksum, shape or dtype) is refused with
+one line.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable
 from importlib import metadata
@@ -48,6 +50,7 @@ DTYPES = {np.dtype(kind) for kind in (bool, *"bhilBHIL", np.float16, np.float32,
 }
 KEY_KINDS = ("threefry2x32", "rbg", "unsafe_rbg")
 CLASS_NAME = re.compile(r"polyact(\.[a-z][a-z0-9_]*)+:[A-Za-z][A-Za-z0-9_]*")
+OPTIMISER_NAME = re.compile(r"optax(\.[a-z_]+)*:[A-Za-z]+")  # optax's states are NamedTuples
 
 _REGISTERED: dict[str, type] = {}
 
@@ -230,9 +233,14 @@ def _resolve(name: str) -> type:
     """The class of that name, if it is one that may be built from a file."""
     if name in _REGISTERED:
         return _REGISTERED[name]
+    module_name, _, class_name = name.partition(":")
+    if OPTIMISER_NAME.fullmatch(name):
+        importlib.import_module("optax")
+        kind = getattr(sys.modules.get(module_name), class_name, None)
+        if isinstance(kind, type) and kind.__module__ == module_name and _is_named_tuple(kind):
+            return kind
     if not CLASS_NAME.fullmatch(name):
         raise SavedError(f"unknown class '{name[:80]}': only polyact's own classes and registered ones are built from files")
-    module_name, class_name = name.split(":")
     try:
         if importlib.util.find_spec(module_name) is None:
             raise SavedError(f"unknown class '{name}': this polyact has no module {module_name}")
@@ -246,7 +254,11 @@ def _resolve(name: str) -> type:
 
 
 def _is_plain_data(kind: type) -> bool:
-    return issubclass(kind, eqx.Module) or dataclasses.is_dataclass(kind) or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+    return issubclass(kind, eqx.Module) or dataclasses.is_dataclass(kind) or _is_named_tuple(kind)
+
+
+def _is_named_tuple(kind: type) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
 def _field_names(kind: type) -> tuple[str, ...]:
