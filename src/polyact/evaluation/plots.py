@@ -85,14 +85,12 @@ def span(values: Sequence[float], start: float, end: float, margin: float = 0.04
     return Scale(low - extra, high + extra, start, end)
 
 
-def tick_text(value: float, step: float) -> str:
-    """A tick's number: thousands and millions shortened, as many decimals as the step needs."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size or (value == 0 and step >= size):
-            if value == 0:
-                return "0"
-            return f"{value / size:.{_decimals(step / size)}f}{unit}".replace("-", "−")
-    return f"{value:.{_decimals(step)}f}".replace("-", "−") if value else "0"
+def tick_texts(ticks: Sequence[float]) -> list[str]:
+    """The ticks' numbers: one unit for all of them, as many decimals as the step needs."""
+    largest = max((abs(t) for t in ticks), default=0.0)
+    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if largest >= 10 * s), (1.0, ""))
+    step = (ticks[1] - ticks[0]) / size if len(ticks) > 1 else largest / size or 1.0
+    return [f"{t / size:.{_decimals(step)}f}{unit}".replace("-", "−") if abs(t) > step * size * 1e-9 else "0" for t in ticks]
 
 
 def _decimals(step: float) -> int:
@@ -141,21 +139,19 @@ def _density(values: np.ndarray, x: Scale) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(plot: Lines, width: int) -> str:
-    height, top, left, right = (300 if width >= 500 else 250), 10, 52, 14
+    height, top, right = (310 if width >= 500 else 265), 28, 14
     bottom = height - 44
     estimates = [e for curve in plot.curves for e in curve.estimates]
-    x = span([v for curve in plot.curves for v in curve.x], left, width - right, 0.02)
     y = span([v for e in estimates for v in (e.value, e.low, e.high)], bottom, top)
     ticks = y.ticks(5)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    body = "".join(
-        f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
-        f'<text class="tick" x="{left - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{tick_text(t, step)}</text>'
-        for t in ticks
-    )
+    texts = tick_texts(ticks)
+    left = 14 + 7 * max(len(text) for text in texts)
+    x = span([v for curve in plot.curves for v in curve.x], left, width - right, 0.02)
+    body = f'<text class="label" x="2" y="12">{escape(plot.y_label)}</text>'
+    for t, text in zip(ticks, texts, strict=True):
+        body += f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
+        body += f'<text class="tick" x="{left - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{text}</text>'
     body += _x_axis(x, top, bottom, plot.x_label, width, grid=False)
-    turned = f'transform="translate(12 {(top + bottom) / 2:.0f}) rotate(-90)"'
-    body += f'<text class="label" {turned} text-anchor="middle">{escape(plot.y_label)}</text>'
     for number, curve in enumerate(plot.curves):
         body += _curve(curve, number, x, y)
     return _svg(width, height, plot.title, body)
@@ -180,18 +176,21 @@ def _curve(curve: Curve, series: int, x: Scale, y: Scale) -> str:
 def _forest(plot: Forest, width: int) -> str:
     row, top = 46, 6
     bottom = top + row * len(plot.effects)
+    neutral = [] if plot.neutral is None else [plot.neutral]
     values = [v for effect in plot.effects for v in (effect.estimate.low, effect.estimate.high, effect.estimate.value)]
-    x = span([*values, plot.neutral], 12, width - 12)
+    x = span([*values, *neutral], 12, width - 12)
     body = _x_axis(x, top, bottom, plot.x_label, width)
-    body += f'<line class="neutral" x1="{x(plot.neutral):.1f}" x2="{x(plot.neutral):.1f}" y1="{top}" y2="{bottom}"/>'
     for number, effect in enumerate(plot.effects):
-        body += _effect(effect, x, top + row * number, plot.neutral, width)
+        above = top + row * number
+        for at in neutral:
+            body += f'<line class="neutral" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{above + 20}" y2="{above + 42}"/>'
+        body += _effect(effect, x, above, plot.neutral, width)
     return _svg(width, bottom + 44, plot.title, body)
 
 
-def _effect(effect: Effect, x: Scale, top: float, neutral: float, width: int) -> str:
+def _effect(effect: Effect, x: Scale, top: float, neutral: float | None, width: int) -> str:
     e = effect.estimate
-    side = "c0" if e.low > neutral else "c1" if e.high < neutral else "cn"
+    side = "c0" if neutral is None or e.low > neutral else "c1" if e.high < neutral else "cn"
     return _row_text(effect.label, e, top + 15, width) + _interval(e, x, top + 29, f"{side} mark", effect.label)
 
 
@@ -205,7 +204,7 @@ def _interval(e: Estimate, x: Scale, y: float, classes: str, label: str) -> str:
 
 def _row_text(label: str, e: Estimate | None, y: float, width: int) -> str:
     numbers = f"{e.text} {e.interval_text}" if e else ""
-    room = int((width - 24 - 7.0 * len(numbers)) / 7.0) - 1
+    room = int((width - 36 - 6.8 * len(numbers)) / 7.9)
     short = label if len(label) <= room else label[: max(room - 1, 1)] + "…"
     return (
         f'<text class="name" x="12" y="{y:.1f}">{escape(short)}<title>{escape(label)}</title></text>'
@@ -214,13 +213,12 @@ def _row_text(label: str, e: Estimate | None, y: float, width: int) -> str:
 
 
 def _x_axis(x: Scale, top: float, bottom: float, label: str, width: int, grid: bool = True) -> str:
-    ticks = x.ticks(max(3, min(8, width // 90)))
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    ticks = x.ticks(max(3, min(8, width // 75)))
     out = f'<line class="axis" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{bottom}" y2="{bottom}"/>'
-    for t in ticks:
+    for t, text in zip(ticks, tick_texts(ticks), strict=True):
         at, rise = x(t), top if grid else bottom
         out += f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{rise}" y2="{bottom + 4}"/>'
-        out += f'<text class="tick" x="{at:.1f}" y="{bottom + 17}" text-anchor="middle">{tick_text(t, step)}</text>'
+        out += f'<text class="tick" x="{at:.1f}" y="{bottom + 17}" text-anchor="middle">{text}</text>'
     return (
         out + f'<text class="label" x="{(x.start + x.end) / 2:.1f}" y="{bottom + 36}" text-anchor="middle">{escape(label)}</text>'
     )

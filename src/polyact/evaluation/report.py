@@ -72,12 +72,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class Forest:
-    """Effects with their intervals against the value that means no effect."""
+    """Effects with their intervals, against the value that means no effect where there is one."""
 
     title: str
     x_label: str
     effects: tuple[Effect, ...]
-    neutral: float = 0.0
+    neutral: float | None = 0.0
 
 
 Plot = Distributions | Lines | Forest

@@ -70,13 +70,17 @@ def difference_section(compared: Sequence[Comparison], measure: str = "return", 
 
 
 def curve_section(title: str, curves: Sequence[Curve], *, x_label: str, y_label: str, text: str = "") -> Section:
-    """Curves with bands, and a table of where they end."""
-    last = [(curve.label, curve.x[-1], curve.estimates[-1]) for curve in curves]
-    table = Table("", ("", f"last {x_label}", y_label), tuple(last))
-    resampled = "; ".join(dict.fromkeys(f"{100 * e.level:g}%, {e.sample}" for _, _, e in last))
+    """Curves with bands, and a table of where they start and end."""
+    ends = {(curve.x[0], curve.x[-1]) for curve in curves}
+    if len(ends) == 1:
+        first, last = (f"{y_label} at {end:,.6g}" for end in next(iter(ends)))
+        rows = tuple((curve.label, curve.estimates[0], curve.estimates[-1]) for curve in curves)
+        table = Table("", (x_label, first, last), rows)
+    else:
+        rows = tuple((curve.label, curve.estimates[-1], f"{curve.x[-1]:,.6g}") for curve in curves)
+        table = Table("", ("", f"last {y_label}", f"at {x_label}"), rows)
     plot = Lines(f"{y_label} over {x_label}", x_label, y_label, tuple(curves))
-    note = f"Bands hold pointwise ({resampled}). The last point is reported, not the best."
-    return Section(title, text, (table,), (plot,), notes=(note,))
+    return Section(title, text, (table,), (plot,), notes=("Bands hold pointwise.",))
 
 
 def off_policy_section(found: Mapping[str, OffPolicyEstimate], title: str = "Off-policy evaluation", text: str = "") -> Section:
@@ -88,8 +92,8 @@ def off_policy_section(found: Mapping[str, OffPolicyEstimate], title: str = "Off
         rows.append((name, result.estimate, *cells))
         notes += [f"{name}: {warning}" for warning in result.warnings]
     columns = ("estimator", "value", "effective episodes", "largest weight", "unsupported")
-    forest = Forest("Estimated value", "value", tuple(Effect(n, r.estimate) for n, r in found.items()), _middle(found))
-    notes.append("The dashed line is the median of the estimates. Intervals do not hold the error of fitted values.")
+    forest = Forest("Estimated value", "value", tuple(Effect(n, r.estimate) for n, r in found.items()), None)
+    notes.append("Values are discounted returns per episode. Intervals do not hold the error of fitted values.")
     return Section(title, text, (Table("", columns, tuple(rows)),), (forest,), notes=tuple(dict.fromkeys(notes)))
 
 
@@ -186,7 +190,3 @@ def _share(share: float) -> str:
 
 def _p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _middle(found: Mapping[str, OffPolicyEstimate]) -> float:
-    return float(np.median([result.estimate.value for result in found.values()]))

@@ -54,8 +54,8 @@ def difference(
     statistic = named(statistic)
     check_level(level)
     a, b = score_table(first, "scores of the first"), score_table(second, "scores of the second")
-    check_units(a, units, "scores of the first")
-    check_units(b, units, "scores of the second")
+    check_units(a.shape, units, "scores of the first")
+    check_units(b.shape, units, "scores of the second")
     if a.shape[1] != b.shape[1] and design != "nested":
         raise PolyactError(f"columns are paired ({units[1]}), but there are {a.shape[1]} and {b.shape[1]} of them")
     if statistic.influence is None:
@@ -64,12 +64,12 @@ def difference(
     parts = [statistic.influence(table.reshape(-1)).reshape(table.shape) for table in (a, b)]
     value = float(statistic.value(a.reshape(-1)) - statistic.value(b.reshape(-1)))
     if a.shape == b.shape:
-        spread, free = (float(x) for x in variance(parts[0] - parts[1], design))
+        spread, free = variance(parts[0] - parts[1], design)
         resampled = f"paired {describe(a.shape, design, units)}"
     else:
         spread, free = variance_of_difference(parts[0], parts[1], design)
         resampled = f"and {len(b)} independent {describe(a.shape, design, units)}"
-    interval, p_value = _t_interval(value, math.sqrt(spread), max(free, 1.0), level)
+    interval, p_value = _t_interval(value, math.sqrt(spread), max(float(free), 1.0), level)
     note = "the difference is the same everywhere: its zero width says nothing about what was not seen" if spread == 0 else ""
     return Estimate(value, *interval, level, len(a), statistic.name, resampled, "Student's t", note), p_value
 
@@ -84,15 +84,15 @@ def probability_of_improvement(
     """
     check_level(level)
     a, b = score_table(first, "scores of the first"), score_table(second, "scores of the second")
-    check_units(a, units, "scores of the first")
-    check_units(b, units, "scores of the second")
+    check_units(a.shape, units, "scores of the first")
+    check_units(b.shape, units, "scores of the second")
     if a.shape[1] != b.shape[1]:
         raise PolyactError(
             f"the two sides were scored on {a.shape[1]} and {b.shape[1]} {units[1]}; they must be the same {units[1]}"
         )
     ranks = stats.rankdata(np.concatenate([a, b]), axis=0)[: len(a)]
     wins = (ranks.mean(0) - (len(a) + 1) / 2) / len(b)
-    low, high = _newcombe(wins, len(a), len(b), float(stats.norm.ppf((1 + level) / 2)))
+    low, high = mann_whitney_interval(wins, len(a), len(b), level)
     value, tasks = float(wins.mean()), len(wins)
     reach = [math.sqrt(float(((wins - end) ** 2).sum())) / tasks for end in (low, high)]
     resampled = f"and {len(b)} independent {describe(a.shape, 'stratified', units)}"
@@ -106,11 +106,11 @@ def share_of_wins(first: object, second: object, *, unit: str = "initial states"
     a, b = score_table(first, "scores of the first"), score_table(second, "scores of the second")
     if a.shape != b.shape or a.shape[1] != 1:
         raise PolyactError(f"paired scores need two vectors of one length, got shapes {a.shape} and {b.shape}")
-    check_units(a, (unit, unit))
+    check_units(a.shape, (unit, unit))
     value, n = float((np.sign(a - b).mean() + 1) / 2), len(a)
-    ends = wilson(np.array(value), n, level)
+    ends = wilson(np.array([value]), n, level)
     method = "Wilson's score interval"
-    return Estimate(value, float(ends[0]), float(ends[1]), level, n, "probability of improvement", f"paired {unit}", method)
+    return Estimate(value, float(ends[0][0]), float(ends[1][0]), level, n, "probability of improvement", f"paired {unit}", method)
 
 
 def holm(p_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -148,14 +148,32 @@ def compare(
     return tuple(replace(comparison, p_holm=float(p)) for comparison, p in zip(found, corrected, strict=True))
 
 
-def wilson(
-    share: Float[np.ndarray, "*shape"], n: int, level: float
-) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
-    """Wilson's score interval of a share seen among n."""
+def wilson(share: Float[np.ndarray, " k"], n: int, level: float) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Wilson's score interval of each share seen among n."""
     z2 = float(stats.norm.ppf((1 + level) / 2)) ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return np.clip(centre - reach, 0, share), np.clip(centre + reach, share, 1)
+
+
+def mann_whitney_interval(
+    wins: Float[np.ndarray, " k"], n: int, m: int, level: float
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Newcombe's (2006) method 5 for each share of wins of n against m: both solutions t of |wins - t| = z * sd(t), by bisection."""
+    half, z = (n + m) / 2 - 1, float(stats.norm.ppf((1 + level) / 2))
+
+    def outside(t: np.ndarray) -> np.ndarray:
+        return (t - wins) ** 2 > z**2 * t * (1 - t) * (1 + half * ((1 - t) / (2 - t) + t / (1 + t))) / (n * m)
+
+    ends = []
+    for extreme in (0.0, 1.0):
+        outer, inner = np.full_like(wins, extreme), wins.copy()
+        for _ in range(60):
+            middle = (outer + inner) / 2
+            out = outside(middle)
+            outer, inner = np.where(out, middle, outer), np.where(out, inner, middle)
+        ends.append(inner)
+    return ends[0], ends[1]
 
 
 def _compare_two(
@@ -191,21 +209,3 @@ def _t_interval(value: float, error: float, free: float, level: float) -> tuple[
     reach = error * float(stats.t.ppf((1 + level) / 2, free))
     p_value = 2 * float(stats.t.sf(abs(value) / error, free)) if error > 0 else float(value == 0)
     return (value - reach, value + reach), p_value
-
-
-def _newcombe(wins: np.ndarray, n: int, m: int, z: float) -> tuple[np.ndarray, np.ndarray]:
-    """Both solutions t of |wins - t| = z * sd(t), by bisection between the estimate and 0 or 1."""
-    half = (n + m) / 2 - 1
-
-    def outside(t: np.ndarray) -> np.ndarray:
-        return (t - wins) ** 2 > z**2 * t * (1 - t) * (1 + half * ((1 - t) / (2 - t) + t / (1 + t))) / (n * m)
-
-    ends = []
-    for extreme in (0.0, 1.0):
-        outer, inner = np.full_like(wins, extreme), wins.copy()
-        for _ in range(60):
-            middle = (outer + inner) / 2
-            out = outside(middle)
-            outer, inner = np.where(out, middle, outer), np.where(out, inner, middle)
-        ends.append(inner)
-    return ends[0], ends[1]

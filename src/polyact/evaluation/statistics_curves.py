@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from polyact.errors import PolyactError
-from polyact.evaluation.statistics import Estimate, check_level, estimate
+from polyact.evaluation.statistics import Estimate, check_level, estimates
 from polyact.evaluation.statistics_compare import wilson
 from polyact.evaluation.statistics_designs import Design, score_table
 from polyact.evaluation.statistics_functionals import Statistic
@@ -42,15 +42,15 @@ def curve(
     seed: int = 0,
 ) -> Curve:
     """A curve through scores [runs, T] or [runs, columns, T] at positions x [T] (steps, seconds of latency, ...)."""
-    positions = [float(v) for v in np.asarray(x, np.float64).reshape(-1)]
+    positions = tuple(float(v) for v in np.asarray(x, np.float64).reshape(-1))
     table = np.asarray(scores, np.float64)
     if table.ndim not in (2, 3) or table.shape[-1] != len(positions):
         raise PolyactError(
             f"curve '{label}': scores have shape {table.shape}, expected [runs, {len(positions)}] or [runs, columns, ...]"
         )
-    points = np.moveaxis(table, -1, 0)
-    found = [estimate(point, statistic, design=design, units=units, level=level, seed=seed) for point in points]
-    return Curve(label, tuple(positions), tuple(found))
+    score_table(table.reshape(-1, len(positions)), f"scores of curve '{label}'")
+    points = np.moveaxis(table.reshape(len(table), -1, len(positions)), -1, 0)
+    return Curve(label, positions, tuple(estimates(points, statistic, design=design, units=units, level=level, seed=seed)))
 
 
 def performance_profile(

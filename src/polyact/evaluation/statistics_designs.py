@@ -35,19 +35,19 @@ def score_table(scores: object, name: str = "scores") -> Float[np.ndarray, "rows
     return table[:, None] if table.ndim == 1 else table
 
 
-def check_units(table: np.ndarray, units: tuple[str, str], name: str = "scores") -> None:
+def check_units(shape: tuple[int, ...], units: tuple[str, str], name: str = "scores") -> None:
     """Refuse to resample an axis with fewer than two units: the interval would have zero width and mean nothing."""
-    rows, columns = table.shape
+    rows, columns = shape
     if rows < 2 and columns >= 2:
         raise PolyactError(
-            f"{name} of shape {table.shape} have {rows} {units[0]}: resampling {units[0]} would give an interval of zero width. "
+            f"{name} of shape {shape} have {rows} {units[0]}: resampling {units[0]} would give an interval of zero width. "
             f"Pass more {units[0]}, transpose the array if its axes are swapped, or pass the vector scores[0] to resample {units[1]}"
         )
     if rows < 2:
         raise PolyactError(f"{name} hold 1 of the {units[0]}; an interval needs at least 2")
 
 
-def describe(shape: tuple[int, int], design: Design, units: tuple[str, str]) -> str:
+def describe(shape: tuple[int, ...], design: Design, units: tuple[str, str]) -> str:
     """Which axis an interval resampled, in words that follow the number of rows: 'runs × 64 initial states'."""
     columns = shape[1]
     if columns == 1:
@@ -77,7 +77,7 @@ def variance(
     return _crossed(influence, between_rows, free_rows)
 
 
-def resample(rng: np.random.Generator, times: int, shape: tuple[int, int], design: Design) -> Int[np.ndarray, "times rows columns"]:
+def resample(rng: np.random.Generator, times: int, shape: tuple[int, ...], design: Design) -> Int[np.ndarray, "times rows columns"]:
     """Flat indices of `times` tables drawn with replacement, the way the design was drawn."""
     rows, columns = shape
     match design:
@@ -91,22 +91,21 @@ def resample(rng: np.random.Generator, times: int, shape: tuple[int, int], desig
 
 
 def variance_of_difference(
-    first: Float[np.ndarray, "rows columns"], second: Float[np.ndarray, "others columns_too"], design: Design
-) -> tuple[float, float]:
+    first: Float[np.ndarray, "*batch rows columns"], second: Float[np.ndarray, "*batch others columns_too"], design: Design
+) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
     """The same for the difference of two tables whose rows were drawn independently (Welch; columns are common unless nested)."""
-    parts = [variance(table, "stratified" if design == "stratified" else "nested") for table in (first, second)]
-    spreads, free = [float(part[0]) for part in parts], [float(part[1]) for part in parts]
-    if design == "crossed" and first.shape[1] > 1:
-        columns = first.shape[1]
+    rows_only: Design = "stratified" if design == "stratified" else "nested"
+    parts = [variance(table, rows_only) for table in (first, second)]
+    if design == "crossed" and first.shape[-1] > 1:
+        columns = first.shape[-1]
         noise = sum(_noise(table)[0] for table in (first, second))
-        between = float((first.mean(0) - second.mean(0)).var(ddof=1)) / columns
-        free_noise = (columns - 1) * (min(len(first), len(second)) - 1)
-        if between > noise * stats.f.ppf(0.75, columns - 1, free_noise):
-            spreads.append(between - noise)
-            free.append(columns - 1.0)
-    total = sum(spreads)
-    squares = sum(spread**2 / f for spread, f in zip(spreads, free, strict=True))
-    return total, total**2 / squares if squares > 0 else max(free)
+        between = (first.mean(-2) - second.mean(-2)).var(-1, ddof=1) / columns
+        free_noise = (columns - 1) * (min(first.shape[-2], second.shape[-2]) - 1)
+        known = between > noise * stats.f.ppf(0.75, columns - 1, free_noise)
+        parts.append((np.where(known, between - noise, 0.0), np.full(parts[0][0].shape, columns - 1.0)))
+    total = sum(spread for spread, _ in parts)
+    squares = np.asarray(sum(spread**2 / free for spread, free in parts))
+    return np.asarray(total), np.divide(total**2, squares, out=np.ones(squares.shape), where=squares > 0)
 
 
 def _crossed(influence: np.ndarray, between_rows: np.ndarray, free_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,4 +135,4 @@ def _noise(influence: np.ndarray) -> tuple[np.ndarray, int]:
     centred = (
         influence - influence.mean(-1, keepdims=True) - influence.mean(-2, keepdims=True) + influence.mean((-1, -2), keepdims=True)
     )
-    return (centred**2).sum((-1, -2)) / free / (rows * columns), free
+    return np.asarray((centred**2).sum((-1, -2)) / free / (rows * columns)), free

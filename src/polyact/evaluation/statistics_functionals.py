@@ -6,13 +6,13 @@ The influence values of a statistic are what its average error is made of: the v
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from polyact.errors import PolyactError
 
-Values = Float[np.ndarray, "*batch n"]
+Number = np.ndarray | np.floating
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Statistic:
     """
 
     name: str
-    value: Callable[[np.ndarray], np.ndarray]
+    value: Callable[[np.ndarray], Any]
     influence: Callable[[np.ndarray], np.ndarray] | None = None
     trimmed: Callable[[int], int] = lambda n: 0
     probability: float | None = None
@@ -70,7 +70,7 @@ def lower_tail_mean(share: float) -> Statistic:
     if not 0 < share < 1:
         raise PolyactError(f"a tail needs a share between 0 and 1, got {share}")
 
-    def value(x: np.ndarray) -> np.ndarray:
+    def value(x: np.ndarray) -> Number:
         edge = np.quantile(x, share, axis=-1, keepdims=True)
         return (edge - np.maximum(edge - x, 0) / share).mean(-1)
 
@@ -84,7 +84,7 @@ def lower_tail_mean(share: float) -> Statistic:
 BY_NAME: dict[str, Callable[[], Statistic]] = {"mean": mean, "iqm": iqm, "median": median, "optimality_gap": optimality_gap}
 
 
-def _trimmed_mean(x: np.ndarray) -> np.ndarray:
+def _trimmed_mean(x: np.ndarray) -> Number:
     cut = x.shape[-1] // 4
     return np.sort(x, axis=-1)[..., cut : x.shape[-1] - cut].mean(-1)
 
