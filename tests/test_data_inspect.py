@@ -187,7 +187,7 @@ def test_it_prints_as_a_table():
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(inspect([Source(walk(), "medium", behaviour="half-trained"), Source(walk(action=None), "videos")], NEEDS))
     text = console.export_text()
-    for word in ("medium", "half-trained", "videos", "5 steps", "no actions", "iql"):
+    for word in ("medium", "half-trained", "videos", "5 steps", "none", "iql"):
         assert word in text
 
 

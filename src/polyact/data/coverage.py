@@ -14,6 +14,7 @@ from polyact.spaces import Space
 
 BINS = 10  # per dimension
 _NEAR = 1e-3  # what counts as at a bound, as a share of the range
+_LOOKED_AT = 1_000_000  # continuous actions, evenly spaced over the data
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class ActionCoverage:
 
 
 def coverage(action: Column, space: Space) -> tuple[ActionCoverage, ...]:
-    """The coverage of every numeric part of an action column [N, ...] (one part unless the action is a dict)."""
+    """The coverage of every numeric part of an action column [N, ...] (one part unless the action is a dict).
+
+    Of continuous actions at most about two million, evenly spaced, are looked at.
+    """
     return tuple(_part(name, array, part) for name, array, part in _parts("action", action, space) if array.dtype.kind in "biuf")
 
 
@@ -66,6 +70,7 @@ def _part(name: str, action: np.ndarray, space: Space) -> ActionCoverage:
             return _discrete(name, action, np.asarray(space.nvec))
         case spaces.MultiBinary():
             return _discrete(name, action.astype(np.int64), np.full(space.n, 2))
+    action = action[:: max(1, len(action) // _LOOKED_AT)]
     return _continuous(name, action.reshape(len(action), math.prod(action.shape[1:])).astype(np.float64), space)
 
 

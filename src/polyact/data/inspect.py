@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from polyact import spaces
 from polyact.data.coverage import ActionCoverage, coverage
 from polyact.data.episodes import Episodes, leaves
 from polyact.data.hashing import episode_hashes, fingerprint, share_of_duplicates, transition_hashes
 from polyact.data.source import Source
+from polyact.spaces import Space
 
+EXPECTED = ("observation", "action", "reward", "terminated", "truncated")  # columns whose absence is news
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _CHUNK = 1 << 22
 
@@ -82,14 +85,18 @@ class Inspection:
         return [_row(source) for source in self.sources]
 
     def __rich__(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title="Data", show_lines=True)
-        for column in _row_names():
+        table = Table(show_lines=True)
+        for column in _TABLE:
             table.add_column(column, overflow="fold")
-        for row in self.rows():
-            table.add_row(*row.values())
-        return table
+        rows = self.rows()
+        for row in rows:
+            table.add_row(*(Text(row[column]) for column in _TABLE))
+        notes = (Text(f"{row['name']}: {line}") for row in rows for line in row["notes"].splitlines())
+        return Group(table, *notes)
 
 
 def inspect(sources: Sequence[Source], needs: Mapping[str, Sequence[str]] | None = None) -> Inspection:
@@ -116,8 +123,8 @@ def _inspect(source: Source, needs: Mapping[str, Sequence[str]]) -> SourceReport
         control_mode=source.control_mode,
         control_hz=source.control_hz or estimated,
         control_hz_estimated=estimated is not None,
-        observation_space=str(source.observation_space or ""),
-        action_space=str(source.action_space or ""),
+        observation_space=_short(source.observation_space),
+        action_space=_short(source.action_space),
         episodes=episodes.count,
         steps=episodes.steps,
         lengths=distribution(episodes.lengths),
@@ -152,6 +159,20 @@ def _duplicates(episodes: Episodes) -> tuple[float | None, int | None]:
     transitions = transition_hashes(episodes)
     whole = episode_hashes(episodes, transitions)
     return share_of_duplicates(transitions), len(whole) - len(np.unique(whole))
+
+
+def _short(space: Space | None) -> str:
+    """A space in a few words: its parts, shapes and range."""
+    match space:
+        case None:
+            return ""
+        case spaces.Dict():
+            return "{" + ", ".join(f"{name}: {_short(part)}" for name, part in space.items) + "}"
+        case spaces.Tuple():
+            return "(" + ", ".join(map(_short, space.spaces)) + ")"
+        case spaces.Box() if space.low.size:
+            return f"Box({space.low.min():.3g} to {space.high.max():.3g}, {space.shape}, {space.dtype.name})"
+    return str(space)
 
 
 def _ends(episodes: Episodes) -> dict[str, float]:
@@ -194,46 +215,47 @@ def _notes(source: Source) -> tuple[str, ...]:
     return tuple(notes)
 
 
+_TABLE = ("source", "size", "length", "return", "actions", "ends", "duplicates", "missing", "can feed")
+
+
 def _row(source: SourceReport) -> dict[str, str]:
     hz = "" if source.control_hz is None else f"{source.control_hz:g} Hz{' (estimated)' if source.control_hz_estimated else ''}"
     body = (
         "" if (source.embodiment, source.control_mode) == ("default", "default") else f"{source.embodiment}, {source.control_mode}"
     )
-    cells = (
-        "\n".join(part for part in (source.name, source.behaviour, body, hz) if part),
-        "\n".join(part for part in (source.format, f"obs {source.observation_space}", f"act {source.action_space}") if part),
-        f"{source.episodes} episodes\n{source.steps} steps",
-        _range(source.lengths, "{:.0f}"),
-        _range(source.returns, "{:.4g}") if source.returns else "no rewards",
-        ", ".join(source.missing),
-        "\n".join(_covered(part) for part in source.coverage) or "no actions",
-        _repeated(source),
-        ", ".join(f"{name} {share:.0%}" for name, share in source.ends.items() if share),
-        "\n".join([*(f"{count} not finite in {name}" for name, count in source.nan.items()), *source.notes]),
-        ", ".join(source.learners),
-    )
-    return dict(zip(_row_names(), cells, strict=True))
-
-
-def _repeated(source: SourceReport) -> str:
-    if source.duplicate_transitions is None:
-        return ""
-    return f"{source.duplicate_transitions:.1%} of transitions\n{source.duplicate_episodes} episodes"
-
-
-def _row_names() -> tuple[str, ...]:
-    what = ("source", "spaces", "size", "length", "return", "missing", "action coverage", "duplicates", "ends", "notes")
-    return (*what, "can feed")
+    bad = (f"{count} numbers are not finite in {name}" for name, count in source.nan.items())
+    return {
+        "name": source.name,
+        "source": "\n".join(part for part in (source.name, source.behaviour, body, hz) if part),
+        "format": source.format,
+        "observation": source.observation_space,
+        "action": source.action_space,
+        "size": f"{source.episodes:,} episodes\n{source.steps:,} steps",
+        "length": _range(source.lengths, "{:.0f}"),
+        "return": _range(source.returns, "{:.4g}") if source.returns else "no rewards",
+        "actions": "\n".join(_covered(part) for part in source.coverage) or "none",
+        "ends": "\n".join(f"{name} {share:.0%}" for name, share in source.ends.items() if share),
+        "duplicates": _repeated(source),
+        "missing": "\n".join(name for name in source.missing if name in EXPECTED),
+        "notes": "\n".join([*bad, *source.notes]),
+        "can feed": ", ".join(source.learners),
+    }
 
 
 def _range(d: Distribution | None, form: str) -> str:
     if d is None:
         return ""
-    texts = [form.format(value) for value in (d.mean, d.min, *(d.quantiles[i] for i in (1, 2, 3)), d.max)]
-    return f"mean {texts[0]}\n{texts[1]} | {texts[2]} {texts[3]} {texts[4]} | {texts[5]}"
+    low, middle, high = (form.format(value) for value in (d.min, d.quantiles[2], d.max))
+    return f"{form.format(d.mean)} mean\n{low} to {high}\n{middle} median"
 
 
 def _covered(part: ActionCoverage) -> str:
-    bounds = "" if part.at_bounds is None else f", {part.at_bounds:.0%} at bounds"
+    bounds = "" if part.at_bounds is None else f"\n{part.at_bounds:.0%} at bounds"
     name = "" if part.part == "action" else f"{part.part.removeprefix('action/')}: "
-    return f"{name}{part.visited:.0%} of {'actions' if part.counts else 'cells'}{bounds}"
+    return f"{name}{part.visited:.0%} visited{bounds}"
+
+
+def _repeated(source: SourceReport) -> str:
+    if source.duplicate_transitions is None:
+        return ""
+    return f"{source.duplicate_transitions:.1%} of steps\n{source.duplicate_episodes} episodes"

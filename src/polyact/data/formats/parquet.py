@@ -136,7 +136,10 @@ def _write_one(source: Source, path: Path) -> None:
 
 @contextmanager
 def _writer(aside: Path, suffix: str, schema: pa.Schema) -> Iterator[Any]:
-    writer = pa.ipc.new_file(str(aside), schema) if suffix in ARROW else pyarrow.parquet.ParquetWriter(aside, schema)
+    words = [field.name for field in schema if pa.types.is_string(field.type)]
+    # dictionaries of numbers that never repeat would make reading several times slower
+    parquet = pyarrow.parquet.ParquetWriter
+    writer = pa.ipc.new_file(str(aside), schema) if suffix in ARROW else parquet(aside, schema, use_dictionary=words)  # pyright: ignore[reportArgumentType]
     with writer:
         yield writer
 
