@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -197,11 +199,14 @@ _ARRAYS = st.sampled_from(
 
 
 @settings(max_examples=150, deadline=None)
-@given(content=st.dictionaries(_KEYS, _ARRAYS, max_size=6), kind=st.sampled_from(["npz", "hdf5"]))
+@given(content=st.dictionaries(_KEYS, _ARRAYS, max_size=6), kind=st.sampled_from(["npz", "hdf5", "parquet"]))
 def test_random_keys(content, kind, tmp_path_factory):
     path = tmp_path_factory.mktemp("bad") / f"d.{kind}"
     if kind == "npz":
         np.savez(path, **content)  # pyright: ignore[reportArgumentType]
+    elif kind == "parquet":
+        rows = {name: array for name, array in content.items() if array.ndim and len(array) == 3}
+        parquet.write_table(pa.table({name: list(array) for name, array in rows.items()}), path)
     else:
         with h5py.File(path, "w") as file:
             for name, array in content.items():
@@ -431,13 +436,20 @@ def test_places_where_nothing_can_be_written(tmp_path):
 # Which format
 
 
+def test_importing_the_formats_is_cheap():
+    heavy = "{'jax', 'h5py', 'pyarrow', 'matplotlib', 'av', 'rich'}"
+    code = f"import sys, polyact.data.formats, polyact.data.inspect, polyact.data.pictures; print({heavy} & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
 def test_what_is_not_there_or_not_data(tmp_path):
     assert refused(tmp_path / "x.npz").endswith("no such file or folder")
     (tmp_path / "notes.txt").write_text("hello")
     assert "no data set found here in any known format: folder (" in refused(tmp_path / "notes.txt")
     assert "no data set found here" in refused(tmp_path)
     h5(tmp_path / "d.h5", {"weights": np.zeros(3)})
-    assert "no data set found here" in refused(tmp_path / "d.h5")
+    assert "no data set found here in any known format (it holds weights)" in refused(tmp_path / "d.h5")
 
 
 def test_other_files_in_a_folder_are_no_trouble(tmp_path):

@@ -108,6 +108,15 @@ def test_d4rl_infos_and_metadata(tmp_path):
     assert source.metadata["ignored"] == ["infos/odd"]
 
 
+def test_actions_within_one_have_the_space_of_the_tasks(tmp_path):
+    small = flat() | {"timeouts": np.zeros(6, bool), "actions": np.full((6, 1), 0.3, np.float32)}
+    assert one(h5(tmp_path / "a.h5", small)).action_space == spaces.Box(-1, 1, (1,))
+    large = small | {"actions": np.full((6, 1), 1.5, np.float32)}
+    assert one(h5(tmp_path / "b.h5", large)).action_space == spaces.Box(1.5, 1.5, (1,))
+    ogbench(tmp_path / "c.npz")
+    assert one(tmp_path / "c.npz").action_space == spaces.Box(-11, -0.0, (1,))
+
+
 # d3rlpy
 
 

@@ -25,7 +25,7 @@ class ActionCoverage:
     most (continuous), that occur. per_dimension: share of the 10 bins (or of the classes) that occur, for each dimension. entropy:
     of those frequencies relative to uniform, averaged over dimensions, in [0, 1]. at_bounds: share of the numbers that lie at a
     bound; None where there are none. counts: how often each action occurs (discrete, else empty). relative_to: what the grid spans,
-    the space or, where it is unbounded, the data.
+    the space or, where it is unbounded, the data (a space that was never stated is the range of the data).
     """
 
     part: str

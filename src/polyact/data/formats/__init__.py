@@ -148,7 +148,10 @@ def _half_written(path: Path) -> DataError:
 
 def _unknown_format(path: Path, formats: list[Format]) -> DataError:
     known = "; ".join(f"{format.name} ({format.summary})" for format in formats)
-    return DataError(f"{path}: no data set found here in any known format: {known}")
+    inside = ""
+    if path.suffix in _HDF5 and path.is_file():
+        inside = f" (it holds {', '.join(sorted(importlib.import_module(f'{__name__}.hdf5').keys(path))) or 'nothing'})"
+    return DataError(f"{path}: no data set found here in any known format{inside}: {known}")
 
 
 def _without_origin(source: Source) -> dict:

@@ -13,6 +13,7 @@ import numpy as np
 from polyact.data.episodes import STEP_COLUMNS, Column, Episodes
 from polyact.data.formats.common import PathLike, naming, reading
 from polyact.errors import DataError
+from polyact.spaces import Box, Space
 
 REPEATED = {"final_observation": "repeated"}  # metadata of sources whose format holds no observation after the last step
 _CHUNK = 1 << 22
@@ -127,6 +128,13 @@ def without_final(column: Column, lengths: np.ndarray) -> tuple[Column, Column]:
         return {key: steps for key, (steps, _) in parts.items()}, {key: final for key, (_, final) in parts.items()}
     ends = np.cumsum(lengths) + np.arange(len(lengths))
     return np.delete(column, ends, axis=0), column[ends]
+
+
+def unit_box(action: Column) -> Space | None:
+    """[-1, 1] for real actions that all lie in it, where that is the format's convention; None leaves the space to the data."""
+    if not isinstance(action, np.ndarray) or action.dtype.kind != "f" or action.ndim < 2 or np.any(np.abs(action) > 1):
+        return None
+    return Box(-1, 1, action.shape[1:], action.dtype)
 
 
 def encode_text(name: str, column: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -1,7 +1,8 @@
 """D4RL's HDF5 files (read): flat arrays with one row per step, `terminals` and `timeouts` at the ends.
 
 `infos/*` become info columns (`infos/action_log_probs` the log-probabilities), `metadata/*` metadata. A file without `timeouts` has
-its episodes cut where `next_observations` jump, or, without those, at terminals only, which the metadata says.
+its episodes cut where `next_observations` jump, or, without those, at terminals only, which the metadata says. D4RL's tasks take
+actions in [-1, 1], so that is the action space where the data fit it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from polyact.data.formats import hdf5
-from polyact.data.formats.columns import breaks, check_finite, check_flag, check_vector, from_steps, lengths_from_ends
+from polyact.data.formats.columns import breaks, check_finite, check_flag, check_vector, from_steps, lengths_from_ends, unit_box
 from polyact.data.formats.common import PathLike
 from polyact.data.source import Source
 from polyact.errors import DataError
@@ -51,8 +52,8 @@ def read(path: PathLike) -> list[Source]:
         columns["truncated"] = check_flag(path, "timeouts", fields["timeouts"])
     episodes, metadata = from_steps(path, columns | {"info": infos}, lengths_from_ends(ends), following)
     metadata |= {key: value for key, value in (("warnings", warnings), ("ignored", left), ("d4rl", facts)) if value}
-    behaviour = facts.get("algorithm")
-    return [Source(episodes, Path(path).stem, behaviour=behaviour if isinstance(behaviour, str) else "", metadata=metadata)]
+    behaviour, space = str(facts.get("algorithm", "")), unit_box(fields["actions"])
+    return [Source(episodes, Path(path).stem, action_space=space, behaviour=behaviour, metadata=metadata)]
 
 
 def _ends(path: PathLike, fields: dict[str, Any], terminated: np.ndarray, following: Any) -> tuple[np.ndarray, list[str]]:

@@ -3,7 +3,8 @@
 `terminals` marks the end of a trajectory, not of the task: it becomes `truncated`. `masks` (0: nothing of value follows) becomes
 `terminated`; play data has no rewards and no masks, so there both are missing. In the files as distributed each trajectory has one
 extra row that holds the last state; single-task sets saved after relabelling have `next_observations` (or `valids`) instead.
-`qpos`, `qvel`, `button_states` and the like become info columns.
+`qpos`, `qvel`, `button_states` and the like become info columns. OGBench's tasks take actions in [-1, 1], so that is the action
+space where the data fit it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from polyact.data.episodes import Episodes
-from polyact.data.formats.columns import check_finite, check_flag, check_vector, from_steps, lengths_from_ends
+from polyact.data.formats.columns import check_finite, check_flag, check_vector, from_steps, lengths_from_ends, unit_box
 from polyact.data.formats.common import PathLike, naming
 from polyact.data.formats.npz import entry_names, load_arrays
 from polyact.data.source import Source
@@ -57,7 +58,8 @@ def _read_one(path: Path) -> Source:
     metadata |= {"terminals": "end of a trajectory"}
     metadata |= {"split": "val"} if path.stem.endswith("-val") else {}
     with naming(path):
-        return Source(episodes, path.stem, metadata={**metadata, "origin": {"path": str(path)}})
+        space = unit_box(arrays["actions"])
+        return Source(episodes, path.stem, action_space=space, metadata={**metadata, "origin": {"path": str(path)}})
 
 
 def _with_next(path: Path, arrays: dict[str, np.ndarray], end: np.ndarray) -> tuple[Episodes, dict[str, Any]]:
