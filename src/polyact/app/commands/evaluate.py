@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from polyact import cache
+from polyact import cache, spaces
 from polyact.acting.rollout import successes
 from polyact.app import runs
 from polyact.app.arguments import Eval
@@ -19,6 +19,7 @@ from polyact.evaluation.evaluate import Clock, play, report_of
 from polyact.evaluation.interchange_lerobot import TaskScores, write_eval_info
 from polyact.evaluation.pictures import trajectory_section
 from polyact.policies.base import Policy
+from polyact.policies.multibody import MultiBody
 from polyact.policies.random_policy import RandomPolicy
 from polyact.policies.scripted import Scripted
 
@@ -57,7 +58,22 @@ def _policies(text: str, env_name: str, env: Any) -> tuple[str, list[Policy]]:
         which = text.partition(":")[2] or next(iter(catalogue.experts(env_name)), "")
         return text, [Scripted(env, catalogue.expert(env_name, which))]
     found = runs.read(Path(text))
-    return found.name, found.policies()
+    return found.name, [_for_env(policy, env, text) for policy in found.policies()]
+
+
+def _for_env(policy: Policy, env: Any, text: str) -> Policy:
+    """The policy of the one body that has the environment's spaces, where a policy has several."""
+    if not isinstance(policy, MultiBody):
+        return policy
+    shapes = [(spaces.width(body.observation_space), spaces.width(body.action_space), body.name) for body in policy.bodies]
+    wanted = spaces.width(env.observation_space), spaces.width(env.action_space)
+    fitting = [name for seen, done, name in shapes if (seen, done) == wanted]
+    if len(fitting) != 1:
+        have = "; ".join(f"{name}: {seen} and {done}" for seen, done, name in shapes)
+        raise PolyactError(
+            f"{text} has {len(fitting)} bodies with {wanted[0]} observations and {wanted[1]} actions (it has {have})"
+        )
+    return policy.for_body(fitting[0])
 
 
 def _env_of(texts: tuple[str, ...]) -> str:
