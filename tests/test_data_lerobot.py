@@ -295,6 +295,40 @@ def test_statistics_are_numpys(lengths, shape):
         assert np.asarray(found["count"]).tolist() == [len(rows)]
 
 
+def test_pictures_of_others(tmp_path):
+    """A depth camera keeps its 16 bits, grey and RGB files fit what info.json says, files may lie beside the table."""
+    pillow = pytest.importorskip("PIL.Image")
+    pictures = {"depth": np.arange(5 * 6, dtype=np.uint16).reshape(5, 2, 3) * 999, "rgb": np.full((5, 2, 3, 3), 7, np.uint8)}
+    features = {"observation.depth": {"dtype": "image", "shape": [2, 3, 1], "names": None}}
+    features["observation.rgb"] = {"dtype": "image", "shape": [3, 2, 3], "names": ["channels", "height", "width"]}
+    (tmp_path / "toy").mkdir()
+    columns: dict = {}
+    for name, frames in pictures.items():
+        cells = []
+        for number, frame in enumerate(frames):
+            pillow.fromarray(frame).save(tmp_path / "toy" / f"{name}{number}.png")
+            content = (tmp_path / "toy" / f"{name}{number}.png").read_bytes()
+            cells.append({"bytes": None if name == "rgb" else content, "path": f"{name}{number}.png"})
+        columns[f"observation.{name}"] = cells
+    root = other_set(tmp_path / "toy", features, columns)
+    observation = lerobot.read(root)[0].episodes.observation
+    same_column(observation["depth"][:2, ..., 0], pictures["depth"][:2], "depth")
+    same_column(observation["rgb"][:2], pictures["rgb"][:2], "rgb")
+    (root / "rgb3.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"column 'observation\.rgb' has no readable picture in row 3"):
+        lerobot.read(root)
+    pillow.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / "rgb3.png")
+    with pytest.raises(DataError, match=r"picture of shape \(4, 4, 3\) in row 3, expected \(2, 3, 3\)"):
+        lerobot.read(root)
+
+
+def test_what_an_interrupted_write_left_is_not_looked_at(tmp_path):
+    lerobot.write([small()], tmp_path / "toy")
+    shutil.copytree(tmp_path / "toy", tmp_path / ".toy.0123abcd.partial")
+    (tmp_path / ".toy.0123abcd.partial" / "meta" / "info.json").write_text("{")
+    same_source(lerobot.read(tmp_path / "toy")[0], small())
+
+
 def film(path, frames, fps=FPS):
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ NAME = "lerobot"
 _GENERATED = ("total_episodes", "total_frames", "total_tasks", "total_videos", "total_chunks")
 _OWN = ("codebase_version", "robot_type", "fps", "chunks_size", "data_path", "video_path", "splits")  # that the writer decides anew
 _OWN += ("data_files_size_in_mb", "video_files_size_in_mb")
+_ELSEWHERE = ("language", "audio")  # dtypes that are not numbers per step
 _CAMERA_BYTES = 4 << 30
 
 
@@ -51,8 +52,8 @@ def read(
 ) -> list[Source]:
     """The data set at `path` as one source.
 
-    episodes: their numbers, in any order; all by default. videos, images: whether to decode features of these dtypes into uint8
-    arrays [N, H, W, 3] (videos need the extra `video`); the names of those left out are in `metadata["lerobot"]["not_read"]`.
+    episodes: their numbers, in any order; all by default. videos, images: whether to decode features of these dtypes into arrays
+    [N, H, W, 3] of uint8 (videos need the extra `video`); the names of those left out are in `metadata["lerobot"]["not_read"]`.
     max_camera_bytes: refuse to decode more than this. Raises DataError that names file, column and row for what is damaged,
     mis-shaped or not finite.
     """
@@ -65,7 +66,7 @@ def read(
         raise DataError(f"{path}: no episodes to read")
     films, pictures = (meta.names("video") if videos else []), (meta.names("image") if images else [])
     _check_size(meta, chosen, [*films, *pictures], max_camera_bytes)
-    names = [name for name in meta.features if name not in meta.names("video", "image", "language")]
+    names = [name for name in meta.features if name not in meta.names("video", "image", *_ELSEWHERE)]
     features = read_tables(meta, chosen, [*names, *pictures])
     for name in films:
         features[name] = np.concatenate([_frames(meta, name, episode, None) for episode in chosen])
@@ -131,24 +132,18 @@ def _source(meta: Meta, chosen: list[int], features: dict[str, np.ndarray]) -> S
     lengths = meta.lengths[chosen]
     text = _text(meta, features)
     held = {name: column for name, column in features.items() if name not in INDEX}
-    ours = _our_header(meta, chosen, held)
-    if ours is not None:
-        header, columns, final = ours
+    with reading(meta.root / OURS):
+        header, columns, final = _our_header(meta, chosen, held)
         flat = {entry["path"]: _typed(held[name], entry) for name, entry in columns.items()}
-        flat |= {"text": text} if header.get("text") and text is not None else {}
-    else:
-        header, final, flat = None, {}, to_columns(meta.root, held)
-        flat |= {"text": text} if text is not None and any(text) else {}
+    if header is None:
+        flat = to_columns(meta.root, held)
+    if text is not None and (header.get("text") if header else any(text)):
+        flat["text"] = text
     metadata: dict[str, Any] = {} if final or not any(name.split("/")[0] == "observation" for name in flat) else dict(REPEATED)
     for name in [name for name in flat if name.split("/")[0] == "observation"]:
         flat[name] = np.asarray(with_final(flat[name], lengths, final.get(name)))
     logged = unflatten(flat, lengths, meta.root)
-    left_out = [name for name in meta.features if name not in features]
-    kept = {name: value for name, value in meta.info.items() if name not in (*_GENERATED, *(_OWN if header else ()))}
-    if header:
-        kept["features"] = {name: f for name, f in meta.features.items() if f.get("names") and f["dtype"] != "image"}
-    kept |= {"not_read": left_out}
-    kept = {name: value for name, value in kept.items() if value or not header}
+    kept = _kept(meta, features, header is not None)
     metadata |= {"lerobot": kept} if kept else {}
     if header is not None:
         source = from_header(header, logged, meta.root / OURS)
@@ -159,31 +154,38 @@ def _source(meta: Meta, chosen: list[int], features: dict[str, np.ndarray]) -> S
         return Source(logged, name, embodiment=str(robot or "default"), control_hz=float(meta.fps), metadata=metadata)
 
 
+def _kept(meta: Meta, features: dict[str, np.ndarray], ours: bool) -> dict[str, Any]:
+    """What info.json says that a Source has no place for; of our own data only what we would not write by ourselves."""
+    left_out = [name for name in meta.features if name not in features]
+    kept = {name: value for name, value in meta.info.items() if name not in _GENERATED} | {"not_read": left_out}
+    if not ours:
+        return kept
+    kept["features"] = {
+        name: feature for name, feature in meta.features.items() if feature.get("names") and feature["dtype"] != "image"
+    }
+    return {name: value for name, value in kept.items() if value and name not in _OWN}
+
+
 def _text(meta: Meta, features: dict[str, np.ndarray]) -> np.ndarray | None:
     column = features.get("task_index")
     if column is None:
         return None
-    index = column[:, 0]
-    unknown = sorted(set(np.unique(index).tolist()) - meta.tasks.keys())
+    numbers, which = np.unique(column, return_inverse=True)
+    unknown = [number for number in numbers.tolist() if number not in meta.tasks]
     if unknown:
         raise DataError(f"{meta.root}: column 'task_index' has {unknown[0]}, which meta/tasks does not list")
-    out = np.empty(len(index), object)
-    for task in np.unique(index).tolist():
-        out[index == task] = meta.tasks[task]
-    return out
+    return np.array([*(meta.tasks[number] for number in numbers.tolist()), None], object)[:-1][which.reshape(-1)]
 
 
-def _our_header(meta: Meta, chosen: list[int], held: dict[str, np.ndarray]) -> tuple[dict, dict, dict[str, np.ndarray]] | None:
+def _our_header(meta: Meta, chosen: list[int], held: dict[str, np.ndarray]) -> tuple[dict[str, Any] | None, dict, dict]:
     """polyact's own header, columns by feature and last observations; None where others wrote or have since edited the data."""
     path = meta.root / OURS
-    if not path.is_file():
-        return None
-    header = read_json(path)
-    columns = header.get("columns")
+    header = read_json(path) if path.is_file() else {}
+    columns, features = header.get("columns"), meta.features
     if header.get("lengths") != meta.lengths.tolist() or not isinstance(columns, dict):
-        return None
-    if not all(name in meta.features and meta.features[name]["shape"] == entry.get("feature") for name, entry in columns.items()):
-        return None
+        return None, {}, {}
+    if not all(name in features and features[name]["shape"] == entry["feature"] for name, entry in columns.items()):
+        return None, {}, {}
     if not columns.keys() <= held.keys():  # cameras were left out: the space is what remains
         header["observation_space"] = None
         columns = {name: entry for name, entry in columns.items() if name in held}
@@ -191,10 +193,9 @@ def _our_header(meta: Meta, chosen: list[int], held: dict[str, np.ndarray]) -> t
     if (meta.root / FINAL).is_file():
         with reading(meta.root / FINAL):
             table = pq.ParquetFile(meta.root / FINAL).read()
-        if len(table) != len(meta.lengths):
-            raise DataError(f"{meta.root / FINAL}: has {len(table)} rows, expected one for each of {len(meta.lengths)} episodes")
-        for entry in columns.values():
-            if entry["path"].split("/")[0] == "observation":
+            if len(table) != len(meta.lengths):
+                raise DataError(f"{meta.root / FINAL}: has {len(table)} rows, expected one per episode ({len(meta.lengths)})")
+            for entry in [entry for entry in columns.values() if entry["path"].split("/")[0] == "observation"]:
                 array = from_arrow(meta.root / FINAL, entry["path"], table[entry["path"]])
                 check_finite(meta.root / FINAL, entry["path"], array)
                 final[entry["path"]] = _typed(array, entry)[chosen]

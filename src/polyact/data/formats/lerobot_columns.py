@@ -32,7 +32,7 @@ def to_columns(path: PathLike, features: dict[str, np.ndarray]) -> dict[str, np.
         target = _target(name, seen, features.keys())
         if target in ("reward", "cost") and target not in flat:
             flat[target] = check_vector(path, name, column)
-        elif target in ("terminated", "truncated", "done", "info/success"):
+        elif target in ("terminated", "truncated", "done") or (target == "info/success" and column.dtype == bool):
             flat[target] = check_flag(path, name, column)
         else:
             scalar = target.startswith("info/") and column.shape[1:] == (1,)
@@ -40,7 +40,7 @@ def to_columns(path: PathLike, features: dict[str, np.ndarray]) -> dict[str, np.
     done = flat.pop("done", None)
     if done is not None and "terminated" not in flat:
         success = flat.get("info/success")
-        if "truncated" not in flat and success is not None:
+        if "truncated" not in flat and success is not None and success.dtype == bool:
             flat["truncated"] = done & ~success
         flat["terminated"] = done & ~flat["truncated"] if "truncated" in flat else done
     return flat

@@ -119,21 +119,17 @@ def _checked_info(path: Path) -> dict[str, Any]:
 
 
 def _episode_rows(root: Path, modern: bool) -> tuple[list[dict[str, Any]], Path]:
-    if not modern:
-        where = root / "meta" / "episodes.jsonl"
-        rows = _json_lines(where)
-        return sorted(rows, key=lambda row: row["episode_index"] if type(row.get("episode_index")) is int else -1), where
-    where = root / "meta" / "episodes"
-    rows: list[dict[str, Any]] = []
-    files = sorted(where.glob("*/*.parquet"))
-    if not files:
+    where = root / "meta" / ("episodes" if modern else "episodes.jsonl")
+    rows: list[dict[str, Any]] = [] if modern else _json_lines(where)
+    files = sorted(where.glob("*/*.parquet")) if modern else []
+    if modern and not files:
         raise DataError(f"{where}: no parquet file here")
     for path in files:
         with reading(path):
             file = pq.ParquetFile(path)
             wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
             rows += file.read(columns=wanted).to_pylist()
-    return rows, where
+    return sorted(rows, key=lambda row: row["episode_index"] if type(row.get("episode_index")) is int else -1), where
 
 
 def _tasks(root: Path, modern: bool) -> dict[int, str]:

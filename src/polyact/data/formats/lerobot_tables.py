@@ -58,7 +58,7 @@ def _column(meta: Meta, path: Path, name: str, column: pa.ChunkedArray) -> np.nd
     feature = meta.features[name]
     shape, rows = tuple(feature["shape"]), len(column)
     if feature["dtype"] == "image":
-        return decode_pictures(path, name, column, shape, meta.root)
+        return decode_pictures(path, name, column, feature, meta.root)
     array = from_arrow(path, name, column)
     if array.shape[1:] != shape and not (array.ndim == 1 and shape == (1,)):
         raise DataError(f"{path}: column '{name}' has rows of shape {array.shape[1:]}, {INFO} says {shape}")
@@ -69,7 +69,7 @@ def _column(meta: Meta, path: Path, name: str, column: pa.ChunkedArray) -> np.nd
         return array
     with reading(meta.root / INFO, f"feature '{name}'"):
         dtype = np.dtype(feature["dtype"])
-    if array.dtype == object or (array.dtype.kind != dtype.kind and {array.dtype.kind, dtype.kind} != {"i", "u"}):
+    if array.dtype == object or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise DataError(f"{path}: column '{name}' holds {array.dtype}, {INFO} says {dtype}")
     if name.startswith(("observation.", "action", "next.reward")):
         check_finite(path, name, array)

@@ -12,6 +12,7 @@ import numpy as np
 from polyact import spaces
 from polyact.data.episodes import STEP_COLUMNS, Episodes
 from polyact.data.formats.columns import check_finite, check_flag, check_vector, escape, flatten, unescape, unflatten
+from polyact.data.formats.common import reason
 from polyact.data.formats.minari_spaces import disk_key
 from polyact.data.source import Source
 from polyact.errors import DataError, need
@@ -120,8 +121,8 @@ def decode_images(images: list[bytes], space: spaces.Box, path: Path, name: str)
     for row, image in enumerate(images):
         try:
             out[row] = np.asarray(pillow.open(io.BytesIO(image)), np.uint8).reshape(space.shape)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: {name} is not an image of shape {space.shape} in row {row}: {error}") from error
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{path}: {name} is not an image of shape {space.shape} in row {row}: {reason(error)}") from error
     return out
 
 

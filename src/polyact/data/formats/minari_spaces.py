@@ -12,7 +12,7 @@ import numpy as np
 
 from polyact import spaces
 from polyact.data.formats.columns import escape, is_text
-from polyact.data.formats.common import parse_json
+from polyact.data.formats.common import parse_json, reading
 from polyact.data.source import Source
 from polyact.errors import DataError, PolyactError
 from polyact.spaces import Space
@@ -28,10 +28,22 @@ def read_space(metadata: dict[str, Any], name: str, path: Path) -> Space | None:
     value = parse_json(text, path, name)
     if "type" not in value:
         raise DataError(f"{path}: {name} has no 'type'")
-    try:
-        return spaces.from_json(value)
-    except PolyactError:
-        return None
+    with reading(path, name):
+        return spaces.from_json(value) if _has_words(value) else None
+
+
+def _has_words(value: dict[str, Any]) -> bool:
+    """Whether polyact has a word for the space; it has none for graphs, sequences, matrices of choices and choices not from 0."""
+    match value["type"]:
+        case "Dict":
+            return all(map(_has_words, value["subspaces"].values()))
+        case "Tuple":
+            return all(map(_has_words, value["subspaces"]))
+        case "MultiDiscrete":
+            return np.ndim(value["nvec"]) == 1 and not np.any(value.get("start") or 0)
+        case "MultiBinary":
+            return np.ndim(value["n"]) == 0
+    return value["type"] in ("Box", "Discrete", "Text")
 
 
 def of_columns(space: Space) -> Space:
