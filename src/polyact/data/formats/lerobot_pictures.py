@@ -39,10 +39,8 @@ def decode_pictures(path: PathLike, name: str, column: pa.ChunkedArray, feature:
     shape, names = feature["shape"], feature.get("names")
     if len(shape) != 3:
         raise DataError(f"{root / INFO}: image feature '{name}' has shape {shape}, expected height, width and channels")
-    if isinstance(names, list) and len(names) == 3:
-        last = not str(names[0]).startswith("channel")
-    else:
-        last = shape[2] in (1, 3, 4)
+    stated = names if isinstance(names, list) and len(names) == 3 else None
+    last = not str(stated[0]).startswith("channel") if stated else shape[2] in (1, 3, 4)
     height, width, channels = shape if last else (*shape[1:], shape[0])
     expected = (height, width, 1 if channels == 1 else 3)
     pictures: list[np.ndarray] = []
