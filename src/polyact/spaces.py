@@ -174,15 +174,15 @@ def sample(space: Space, key: Any) -> Any:
             )
             spread = jax.random.normal(normal, space.shape)
             spread = jnp.where(low, jnp.abs(spread), jnp.where(high, -jnp.abs(spread), spread))
-            return jnp.where(low & high, between, floor + spread).astype(space.dtype)
+            return jnp.where(low & high, between, floor + spread).astype(jax.dtypes.canonicalize_dtype(space.dtype))
         case Box():
-            return jax.random.randint(key, space.shape, space.low, space.high.astype(np.int64) + 1).astype(space.dtype)
+            return jax.random.randint(key, space.shape, space.low, space.high.astype(np.int64) + 1).astype(jax.dtypes.canonicalize_dtype(space.dtype))
         case Discrete():
             return jax.random.randint(key, (), space.start, space.start + space.n)
         case MultiDiscrete():
             return jax.random.randint(key, space.shape, 0, jnp.asarray(space.nvec))
         case MultiBinary():
-            return jax.random.bernoulli(key, shape=space.shape).astype(space.dtype)
+            return jax.random.bernoulli(key, shape=space.shape).astype(jax.dtypes.canonicalize_dtype(space.dtype))
         case Dict():
             keys = jax.random.split(key, len(space.items))
             return {name: sample(part, k) for (name, part), k in zip(space.items, keys, strict=True)}

@@ -1,13 +1,7 @@
-"""Collection and learning as one step of one program: what `train` compiles for environments that are functions.
+"""What collecting experience needs wherever it comes from: who acts, what is kept of a step, and when updates are due."""
 
-An off-policy iteration is one step of every environment, into the replay buffer, and the updates that are due. An on-policy iteration
-is `rollout_length` steps of every environment and one `update`. Iteration i draws from fold_in(key, i) alone, and everything else it
-depends on is in its carry.
-"""
-
-from abc import abstractmethod
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,26 +11,58 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from polyact import spaces
 from polyact.data.sampling import Sampling
-from polyact.envs.base import Env, Step
-from polyact.envs.families import Family
-from polyact.envs.vector import VectorState, reset_many, step_many, where
+from polyact.envs.base import Step
 from polyact.errors import PolyactError
-from polyact.learning.base import OffPolicyLearner, OnPolicyLearner, TrainState, Trajectory
-from polyact.learning.fleet import Occurrences, Summary
-from polyact.learning.program import Count, repeat
+from polyact.learning.base import Decision, OffPolicyLearner, TrainState, Trajectory
+from polyact.learning.fleet import Occurrences
+from polyact.learning.program import Count, as_count, repeat
 from polyact.learning.replay import Replay, Rows
 from polyact.policies.encoding import ACTION_MASK
-from polyact.policies.spec import Spec
 from polyact.spaces import Space
 
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar  # a type checker would take an AbstractVar for an argument of every __init__
-else:
-    from equinox import AbstractVar
-
-INITIAL = 2**31 - 1  # streams for fresh networks and first episodes, beyond the iterations'
-FIRST = 2**31 - 2
 Metrics = dict[str, Any]
+
+
+class ReplayRule(eqx.Module):
+    """How an off-policy learner uses its experience, wherever that comes from. ratio: updates per step of all environments, as a
+    fraction (numerator, denominator)."""
+
+    learner: OffPolicyLearner
+    action_space: Space
+    sampling: Sampling
+    envs: int
+    batch_size: int
+    capacity: int
+    learning_starts: int
+    ratio: tuple[int, int]
+
+    def updates(self, iterations: int) -> int:
+        """How many updates so many steps of all environments make, at least 1."""
+        waiting = max(0, -(-self.learning_starts // self.envs) - 1)
+        return max(1, (max(0, iterations - waiting) * self.ratio[0]) // self.ratio[1])
+
+    def choose(self, state: TrainState, observation: PyTree, keys: Any, i: Any) -> Any:
+        """Actions for observations [N, ...]: random ones at first, then exploring ones."""
+        return jax.lax.cond(
+            i * self.envs < self.learning_starts,
+            jax.vmap(lambda o, k: random_action(self.action_space, o, k)),
+            jax.vmap(lambda o, k: self.learner.explore(state, o, k)),
+            observation,
+            keys,
+        )
+
+    def absorb(
+        self, state: TrainState, replay: Replay, rows: Rows, key: PRNGKeyArray, i: Any
+    ) -> tuple[TrainState, Replay, Metrics]:
+        """Put one step of all environments into the buffer and make the updates that are due."""
+        replay = replay.add(rows)
+
+        def update(u: Any, state: TrainState) -> tuple[TrainState, Metrics]:
+            draw, step = jax.random.split(jax.random.fold_in(key, u))
+            return self.learner.update(state, replay.sample(self.sampling, self.batch_size, draw), step)
+
+        state, summary = repeat(update, state, as_count(0), due(i, self.envs, self.learning_starts, self.ratio))
+        return state, replay, {name: Occurrences(total, summary.counts[name]) for name, total in summary.sums.items()}
 
 
 class Tally(eqx.Module):
@@ -59,162 +85,6 @@ class Tally(eqx.Module):
         return Tally(returns * (1 - over), lengths * (1 - over)), metrics
 
 
-class Process(eqx.Module):
-    """How one learner lives in one environment."""
-
-    envs: AbstractVar[int]
-
-    @property
-    @abstractmethod
-    def stride(self) -> int:
-        """Environment steps of one iteration."""
-
-    @abstractmethod
-    def updates(self, iterations: int) -> int:
-        """How often `update` is called in so many iterations."""
-
-    @abstractmethod
-    def begin(self, spec: Spec, key: PRNGKeyArray) -> PyTree:
-        """What is carried from iteration to iteration, at the start; its `learner` is the learner's state."""
-
-    @abstractmethod
-    def iterate(self, carry: Any, key: PRNGKeyArray, i: Any) -> tuple[PyTree, Metrics]:
-        """The i-th iteration."""
-
-
-class OffPolicyCarry(eqx.Module):
-    learner: TrainState
-    vector: VectorState
-    replay: Replay
-    tally: Tally
-
-
-class OffPolicyProcess(Process):
-    """ratio: updates per iteration as a fraction (numerator, denominator)."""
-
-    learner: OffPolicyLearner
-    env: Env | Family
-    sampling: Sampling
-    envs: int
-    batch_size: int
-    capacity: int
-    learning_starts: int
-    ratio: tuple[int, int]
-
-    @property
-    def stride(self) -> int:
-        return self.envs
-
-    def updates(self, iterations: int) -> int:
-        waiting = max(0, -(-self.learning_starts // self.envs) - 1)
-        numerator, denominator = self.ratio
-        return max(1, (max(0, iterations - waiting) * numerator) // denominator)
-
-    def begin(self, spec: Spec, key: PRNGKeyArray) -> OffPolicyCarry:
-        learner = self.learner.init(spec, jax.random.fold_in(key, INITIAL))
-        vector = reset_many(self.env, jax.random.split(jax.random.fold_in(key, FIRST), self.envs))
-        example = eqx.filter_eval_shape(lambda v: self._play(learner, v, key, 0)[1], vector)
-        return OffPolicyCarry(learner, vector, Replay.empty(example, self.capacity), Tally.zero(self.envs))
-
-    def iterate(self, carry: OffPolicyCarry, key: PRNGKeyArray, i: Any) -> tuple[OffPolicyCarry, Metrics]:
-        play, learn = jax.random.split(jax.random.fold_in(key, i))
-        vector, rows = self._play(carry.learner, carry.vector, play, i)
-        tally, episodes = carry.tally.after(rows.reward, rows.ended)
-        replay = carry.replay.add(rows)
-
-        def update(u: Any, state: TrainState) -> tuple[TrainState, Metrics]:
-            draw, step = jax.random.split(jax.random.fold_in(learn, u))
-            return self.learner.update(state, replay.sample(self.sampling, self.batch_size, draw), step)
-
-        state, summary = repeat(
-            update, carry.learner, jnp.zeros((), jnp.int32), due(i, self.envs, self.learning_starts, self.ratio)
-        )
-        metrics = {name: Occurrences(total, summary.counts[name]) for name, total in summary.sums.items()}
-        return OffPolicyCarry(state, vector, replay, tally), metrics | episodes
-
-    def _play(self, state: TrainState, vector: VectorState, key: PRNGKeyArray, i: Any) -> tuple[VectorState, Rows]:
-        keys = jax.random.split(key, (2, self.envs))
-        explore = lambda o, k: self.learner.explore(state, o, k)  # noqa: E731
-        action = jax.lax.cond(
-            i * self.envs < self.learning_starts,
-            jax.vmap(lambda o, k: random_action(self.env.action_space, o, k)),
-            jax.vmap(explore),
-            vector.observation,
-            keys[0],
-        )
-        following, step = step_many(self.env, vector, action, keys[1])
-        return following, rows_of(vector.observation, action, step, "cost" in self.learner.needs)
-
-
-class OnPolicyCarry(eqx.Module):
-    learner: TrainState
-    vector: VectorState
-    memory: PyTree
-    tally: Tally
-
-
-class OnPolicyProcess(Process):
-    learner: OnPolicyLearner
-    env: Env | Family
-    envs: int
-
-    @property
-    def stride(self) -> int:
-        return self.envs * self.learner.rollout_length
-
-    def updates(self, iterations: int) -> int:
-        return iterations
-
-    def begin(self, spec: Spec, key: PRNGKeyArray) -> OnPolicyCarry:
-        learner = self.learner.init(spec, jax.random.fold_in(key, INITIAL))
-        keys = jax.random.split(jax.random.fold_in(key, FIRST), (2, self.envs))
-        memory = jax.vmap(lambda k: self.learner.start(learner, k))(keys[1])
-        return OnPolicyCarry(learner, reset_many(self.env, keys[0]), memory, Tally.zero(self.envs))
-
-    def iterate(self, carry: OnPolicyCarry, key: PRNGKeyArray, i: Any) -> tuple[OnPolicyCarry, Metrics]:
-        collect, learn = jax.random.split(jax.random.fold_in(key, i))
-        keys = jax.random.split(collect, (self.learner.rollout_length, 2, self.envs))
-
-        def step(running: Any, keys: Any) -> tuple[Any, tuple[Trajectory, Metrics]]:
-            vector, memory, tally = running
-            vector, memory, row = self._play(carry.learner, vector, memory, keys)
-            tally, episodes = tally.after(row.reward, row.ended)
-            return (vector, memory, tally), (row, episodes)
-
-        start = (carry.vector, carry.memory, carry.tally)
-        (vector, memory, tally), (rows, episodes) = jax.lax.scan(step, start, keys)
-        trajectory = eqx.tree_at(lambda t: t.memory, rows, carry.memory, is_leaf=lambda leaf: leaf is None)
-        state, metrics = self.learner.update(carry.learner, trajectory, learn)
-        return OnPolicyCarry(state, vector, memory, tally), metrics | jax.tree.map(lambda values: values.sum(), episodes)
-
-    def _play(self, state: TrainState, vector: VectorState, memory: PyTree, keys: Any) -> tuple[VectorState, PyTree, Trajectory]:
-        act = lambda o, m, k: self.learner.act(state, o, m, k)  # noqa: E731
-        decision, remembered = jax.vmap(act)(vector.observation, memory, keys[0])
-        following, step = step_many(self.env, vector, into_bounds(self.env.action_space, decision.action), keys[1])
-        fresh = jax.vmap(lambda k: self.learner.start(state, k))(keys[0])
-        row = Trajectory(
-            vector.observation,
-            decision.action,
-            step.reward,
-            step.observation,
-            step.terminated.astype(jnp.float32),
-            step.truncated.astype(jnp.float32),
-            vector.elapsed == 0,
-            decision.log_prob,
-            decision.value,
-            None,
-            step.info,
-        )
-        return following, where(step.terminated | step.truncated, fresh, remembered), row
-
-
-def advance(process: Process, carry: PyTree, key: PRNGKeyArray, first: Count, count: Count) -> tuple[PyTree, Summary]:
-    """`count` environment steps from step `first`, both whole multiples of the stride."""
-    carry, summary = repeat(lambda i, c: process.iterate(c, key, i), carry, first // process.stride, count // process.stride)
-    broken = {name: jnp.where(at < 0, at, at * process.stride) for name, at in summary.broken.items()}
-    return carry, Summary(summary.sums, broken, summary.counts)
-
-
 def due(i: Any, envs: int, learning_starts: int, ratio: tuple[int, int]) -> Count:
     """How many updates iteration i makes: `ratio` of them on average once `learning_starts` steps are there."""
     numerator, denominator = ratio
@@ -233,14 +103,32 @@ def per_iteration(update_ratio: float, envs: int) -> tuple[int, int]:
     return fraction.numerator, fraction.denominator
 
 
-def rows_of(observation: PyTree, action: Any, step: Step, with_cost: bool) -> Rows:
+def rows_of(observation: PyTree, action: Any, step: Step, needs: tuple[str, ...]) -> Rows:
     """What the replay buffer keeps of one step. PolyactError when costs are needed and the environment has none."""
+    with_cost = "cost" in needs
     if with_cost and "cost" not in step.info:
         raise PolyactError(
             f"this learner needs info['cost'] from the environment, which reports {', '.join(step.info) or 'nothing'}"
         )
     terminated, ended = step.terminated.astype(jnp.float32), (step.terminated | step.truncated).astype(jnp.float32)
     return Rows(observation, action, step.reward, step.observation, terminated, ended, step.info["cost"] if with_cost else None)
+
+
+def trajectory_row(observation: PyTree, decision: Decision, step: Step, start: Array) -> Trajectory:
+    """One step of all environments as a row of a trajectory, without a memory."""
+    return Trajectory(
+        observation,
+        decision.action,
+        step.reward,
+        step.observation,
+        step.terminated.astype(jnp.float32),
+        step.truncated.astype(jnp.float32),
+        start,
+        decision.log_prob,
+        decision.value,
+        None,
+        step.info,
+    )
 
 
 def random_action(space: Space, observation: Any, key: PRNGKeyArray) -> Any:

@@ -16,9 +16,12 @@ from polyact.envs.host import HostEnv
 from polyact.errors import PolyactError
 from polyact.learning import checkpoint
 from polyact.learning.base import Learner, OffPolicyLearner, OnPolicyLearner
-from polyact.learning.collect import OffPolicyProcess, OnPolicyProcess, Process, advance, per_iteration
+from polyact.learning.collect import ReplayRule, per_iteration
 from polyact.learning.fitted import Fitted, check_options, needs_other
+from polyact.learning.host_process import HostOffPolicy, HostOnPolicy, HostProcess
+from polyact.learning.host_train import HostFleet
 from polyact.learning.loop import Evaluate, Hooks, Plan, Record, run
+from polyact.learning.process import OffPolicyProcess, OnPolicyProcess, Process, advance
 from polyact.learning.program import fleet_of
 from polyact.learning.replay import check_sampling
 from polyact.policies.spec import Spec
@@ -48,7 +51,8 @@ def train(
 ) -> Fitted:
     """Train a learner on its own experience.
 
-    env: a functional environment, a family of them (environment i is member i modulo its count), or one that lives on the host.
+    env: a functional environment, a family of them (environment i is member i modulo its count), or one that lives on the host
+    (its slots are shared evenly among the seeds).
     steps: environment steps, summed over environments; this and every other number of steps is rounded up to whole iterations (one
     step of all `envs` off-policy, a rollout of all of them on-policy). envs: environments side by side; default 1 off-policy, 16
     on-policy, the count of a family. seeds: how many policies to train; seed i uses fold_in(key, i).
@@ -89,7 +93,12 @@ def train(
     label = f"train {type(learner).__name__}"
     hooks = Hooks(lambda carry: learner.policy(carry.learner), evaluate, where, identity, label, progress)
     began = time.perf_counter()
-    end = run(plan, fleet_of(advance, process, states, keys), done, history, hooks)
+    if isinstance(process, HostProcess):
+        assert isinstance(env, HostEnv)
+        fleet = HostFleet(env, process, states, keys)
+    else:
+        fleet = fleet_of(advance, process, states, keys)
+    end = run(plan, fleet, done, history, hooks)
     seconds = time.perf_counter() - began
     return Fitted(learner, spec, tuple(carry.learner for carry in end.states), end.history, total, seconds, identity)
 
@@ -101,45 +110,51 @@ def _whole(number: int, stride: int) -> int:
     return -(-number // stride) * stride
 
 
-def _environments(learner: Learner, env: Env | Family, envs: int | None, seeds: int) -> int:
+def _environments(learner: Learner, env: Env | Family | HostEnv, envs: int | None, seeds: int) -> int:
+    """How many environments each seed has."""
     if envs is not None and envs < 1:
         raise PolyactError(f"envs must be positive, got {envs}")
     if isinstance(env, Family):
         return envs or env.count
+    if isinstance(env, HostEnv):
+        if env.count % seeds or (envs and envs * seeds != env.count):
+            wanted = f"{seeds} seeds" if envs is None else f"{seeds} seeds of {envs} environments"
+            raise PolyactError(f"'{env.name}' has {env.count} slots, which {wanted} can't share evenly")
+        return env.count // seeds
     return envs or (16 if isinstance(learner, OnPolicyLearner) else 1)
 
 
-def _process(learner: Learner, env: Env | Family, envs: int, steps: int, options: dict[str, Any]) -> Process:
+def _process(
+    learner: Learner, env: Env | Family | HostEnv, envs: int, steps: int, options: dict[str, Any]
+) -> Process | HostProcess:
     env = env.spread(envs) if isinstance(env, Family) else env
-    match learner:
-        case OnPolicyLearner():
-            for name, value in options.items():
-                if value is not None:
-                    raise PolyactError(f"{name} has no effect on {type(learner).__name__}, which learns on-policy")
-            return OnPolicyProcess(learner, env, envs)
-        case OffPolicyLearner():
-            chosen = {
-                "batch_size": 256,
-                "update_ratio": 1.0,
-                "buffer_size": min(steps, 1_000_000),
-                "learning_starts": min(1000, steps // 10),
-            }
-            chosen |= {name: value for name, value in options.items() if value is not None}
-            sampling = learner.sampling(Spec.of(env.observation_space, env.action_space, steps))
-            check_sampling(sampling, learner.needs)
-            if chosen["buffer_size"] < 1 or not 0 <= chosen["learning_starts"] < steps:
-                raise PolyactError(
-                    f"buffer_size must be positive and learning_starts lie in 0 .. steps - 1, got {chosen['buffer_size']} and "
-                    f"{chosen['learning_starts']} of {steps}"
-                )
-            ratio = per_iteration(chosen["update_ratio"], envs)
-            return OffPolicyProcess(
-                learner, env, sampling, envs, chosen["batch_size"], chosen["buffer_size"], chosen["learning_starts"], ratio
-            )
+    if isinstance(learner, OnPolicyLearner):
+        for name, value in options.items():
+            if value is not None:
+                raise PolyactError(f"{name} has no effect on {type(learner).__name__}, which learns on-policy")
+        return HostOnPolicy(learner, env.action_space, envs) if isinstance(env, HostEnv) else OnPolicyProcess(learner, env, envs)
+    if isinstance(learner, OffPolicyLearner):
+        rule = _replay_rule(learner, env, envs, steps, options)
+        return HostOffPolicy(rule) if isinstance(env, HostEnv) else OffPolicyProcess(rule, env)
     raise PolyactError(f"{type(learner).__name__} learns from data, not from an environment: use fit")
 
 
-def _identity(process: Process, numbers: dict[str, Any], key: PRNGKeyArray) -> Record:
+def _replay_rule(
+    learner: OffPolicyLearner, env: Env | Family | HostEnv, envs: int, steps: int, options: dict[str, Any]
+) -> ReplayRule:
+    chosen: dict[str, Any] = {"batch_size": 256, "update_ratio": 1.0}
+    chosen |= {"buffer_size": min(steps, 1_000_000), "learning_starts": min(1000, steps // 10)}
+    chosen |= {name: value for name, value in options.items() if value is not None}
+    size, starts = chosen["buffer_size"], chosen["learning_starts"]
+    if size < 1 or not 0 <= starts < steps:
+        raise PolyactError(f"buffer_size must be positive and learning_starts lie in 0 .. {steps - 1}, got {size} and {starts}")
+    sampling = learner.sampling(Spec.of(env.observation_space, env.action_space, steps))
+    check_sampling(sampling, learner.needs)
+    ratio = per_iteration(chosen["update_ratio"], envs)
+    return ReplayRule(learner, env.action_space, sampling, envs, chosen["batch_size"], size, starts, ratio)
+
+
+def _identity(process: Process | HostProcess, numbers: dict[str, Any], key: PRNGKeyArray) -> Record:
     """What must agree for a checkpoint to be continued."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(eqx.filter(process, eqx.is_array_like)):
