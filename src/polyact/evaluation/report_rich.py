@@ -35,16 +35,27 @@ def _section(section: Section) -> list[RenderableType]:
 
 def _table(table: Table) -> RichTable:
     out = RichTable(title=table.title or None, caption=table.note or None, title_justify="left", caption_justify="left")
+    shared = [_shared_detail(table, number) for number in range(len(table.columns))]
     for number, column in enumerate(table.columns):
-        numeric = all(not isinstance(row[number], str) for row in table.rows)
-        out.add_column(column, justify="right" if numeric else "left")
+        cells = [row[number] for row in table.rows]
+        header = Text(column)
+        if shared[number]:
+            header.append(f"\n{shared[number]}", style="dim")
+        widest = max((len(cell_text(cell)) for cell in cells if not isinstance(cell, str)), default=0)
+        out.add_column(header, justify="left" if any(isinstance(cell, str) for cell in cells) else "right", min_width=widest)
     for row in table.rows:
-        out.add_row(*map(_cell, row))
+        out.add_row(*(_cell(cell, detail) for cell, detail in zip(row, shared, strict=True)))
     return out
 
 
-def _cell(cell: Cell) -> Text:
-    text = Text(cell_text(cell))
-    if isinstance(cell, Estimate):
-        text.append(f"\n{cell_detail(cell)}", style="dim")
+def _shared_detail(table: Table, number: int) -> str:
+    """Level and resampled axis of a column, where all its estimates have the same: they then stand in its head, not in every cell."""
+    details = {cell_detail(row[number]) for row in table.rows if isinstance(row[number], Estimate)}
+    return details.pop() if len(details) == 1 else ""
+
+
+def _cell(cell: Cell, shared: str) -> Text:
+    text, detail = Text(cell_text(cell)), cell_detail(cell)
+    if detail and not shared:
+        text.append(f"\n{detail}", style="dim")
     return text

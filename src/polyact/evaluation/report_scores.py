@@ -16,7 +16,7 @@ from polyact.evaluation.report import Cell, Distributions, Effect, Forest, Group
 from polyact.evaluation.statistics import Estimate, estimate
 from polyact.evaluation.statistics_compare import Comparison, compare
 from polyact.evaluation.statistics_curves import Curve
-from polyact.evaluation.statistics_designs import Design, score_table
+from polyact.evaluation.statistics_designs import UNITS, Design, Units, score_table
 from polyact.evaluation.statistics_functionals import Statistic
 from polyact.evaluation.statistics_success import success_rate
 
@@ -30,7 +30,7 @@ def score_report(
     reference: str | None = None,
     statistic: Statistic | str = "mean",
     design: Design = "crossed",
-    units: tuple[str, str] = ("runs", "initial states"),
+    units: Units | None = None,
     distinct: int | None = None,
     level: float = 0.95,
     seed: int = 0,
@@ -41,6 +41,7 @@ def score_report(
     false. distinct: number of distinct initial states, where it is less than the number of columns. Add curves, pictures and other
     worlds with `Report.with_section`. Raises PolyactError when tables do not match.
     """
+    units = units or UNITS[design]
     tables = _tables(scores, design, units)
     found = {
         name: _estimate(table, statistic, design=design, units=units, level=level, seed=seed) for name, table in tables.items()
@@ -108,7 +109,7 @@ def _scores(
     measure: str,
     successes: Mapping[str, object] | None,
     design: Design,
-    units: tuple[str, str],
+    units: Units,
     distinct: int | None,
     level: float,
 ) -> Section:
@@ -116,18 +117,19 @@ def _scores(
     rows: list[tuple[Cell, ...]] = [
         (name, found[name], float(np.median(table)), float(table.min()), float(table.max())) for name, table in tables.items()
     ]
+    listed = [Table("", columns, tuple(rows))]
     if successes is not None:
         if set(successes) != set(tables):
             raise PolyactError(f"successes are given for {', '.join(successes) or 'nobody'}, scores for {', '.join(tables)}")
         rates = {name: _success(name, successes[name], tables[name], design, units, level) for name in tables}
-        columns, rows = (*columns, "success rate"), [(*row, rates[str(row[0])]) for row in rows]
+        listed.append(Table("", ("policy", "success rate"), tuple(rates.items())))
     groups = tuple(Group(name, tuple(table.reshape(-1).tolist()), found[name]) for name, table in tables.items())
     plot = Distributions(f"Distribution of {measure}s", measure, groups)
     notes = [*_design_notes(tables, design, units, distinct), *_estimate_notes(found)]
-    return Section("Scores", tables=(Table("", columns, tuple(rows)),), plots=(plot,), notes=tuple(notes))
+    return Section("Scores", tables=tuple(listed), plots=(plot,), notes=tuple(notes))
 
 
-def _tables(scores: Mapping[str, object], design: Design, units: tuple[str, str]) -> dict[str, np.ndarray]:
+def _tables(scores: Mapping[str, object], design: Design, units: Units) -> dict[str, np.ndarray]:
     if not scores:
         raise PolyactError("a report needs the scores of at least one policy")
     tables = {name: _run_table(values, f"scores of '{name}'") for name, values in scores.items()}
@@ -144,16 +146,14 @@ def _run_table(scores: object, name: str) -> np.ndarray:
     return table.T if np.asarray(scores).ndim == 1 else table
 
 
-def _estimate(
-    table: np.ndarray, statistic: Statistic | str, *, design: Design, units: tuple[str, str], level: float, seed: int
-) -> Estimate:
+def _estimate(table: np.ndarray, statistic: Statistic | str, *, design: Design, units: Units, level: float, seed: int) -> Estimate:
     """One run says nothing about other runs: its columns are resampled then."""
     if len(table) == 1:
         return estimate(table[0], statistic, units=(units[1], units[0]), level=level, seed=seed)
     return estimate(table, statistic, design=design, units=units, level=level, seed=seed)
 
 
-def _success(name: str, successes: object, scores: np.ndarray, design: Design, units: tuple[str, str], level: float) -> Estimate:
+def _success(name: str, successes: object, scores: np.ndarray, design: Design, units: Units, level: float) -> Estimate:
     table = _run_table(successes, f"successes of '{name}'")
     if table.shape != scores.shape or not np.isin(table, (0, 1)).all():
         raise PolyactError(f"successes of '{name}' have shape {table.shape}, expected true or false in shape {scores.shape}")
@@ -163,13 +163,15 @@ def _success(name: str, successes: object, scores: np.ndarray, design: Design, u
     return replace(rate, low=max(rate.low, 0.0), high=min(rate.high, 1.0), statistic="success rate")
 
 
-def _design_notes(tables: dict[str, np.ndarray], design: Design, units: tuple[str, str], distinct: int | None) -> list[str]:
+def _design_notes(tables: dict[str, np.ndarray], design: Design, units: Units, distinct: int | None) -> list[str]:
     columns = next(iter(tables.values())).shape[1]
     runs = {name: len(table) for name, table in tables.items()}
     out = []
     if design == "crossed":
         states = columns if distinct is None else distinct
         out.append(f"Every policy met the same {columns} {units[1]} with the same disturbances; {states} of them are distinct.")
+        if states < columns:
+            out.append(f"Intervals treat the {columns} {units[1]} as different ones: with {states} distinct they are too narrow.")
     single = [name for name, n in runs.items() if n == 1]
     if single:
         out.append(f"One run of {', '.join(single)}: intervals hold for that run, not for training it again.")

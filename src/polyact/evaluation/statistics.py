@@ -17,7 +17,7 @@ from scipy import stats
 
 from polyact.errors import PolyactError, unknown
 from polyact.evaluation import statistics_bootstrap as bootstrap
-from polyact.evaluation.statistics_designs import Design, check_units, describe, score_table, variance
+from polyact.evaluation.statistics_designs import UNITS, Design, Units, check_units, describe, score_table, variance
 from polyact.evaluation.statistics_functionals import BY_NAME, Statistic
 from polyact.evaluation.statistics_quantiles import quantile_limits
 
@@ -81,7 +81,7 @@ def estimate(
     statistic: Statistic | str = "mean",
     *,
     design: Design = "crossed",
-    units: tuple[str, str] = ("runs", "initial states"),
+    units: Units | None = None,
     level: float = 0.95,
     method: Method = "auto",
     times: int = 2000,
@@ -89,10 +89,10 @@ def estimate(
 ) -> Estimate:
     """Summarise scores [n] or [runs, columns] with an interval.
 
-    design: what the columns are (`statistics_designs`); a vector has none. units: names of the two axes; only the first matters for a
-    vector. method 'auto' takes what held its coverage in simulation: studentised bootstrap for vectors of 5 to 2000 scores, order
-    statistics for quantiles, Student's t on the bootstrap's standard error for interquartile means of vectors and of runs by tasks,
-    else Student's t on the design's standard error. times: bootstrap replicates, drawn from `seed`.
+    design: what the columns are (`statistics_designs`); a vector has none. units: names of the two axes, by default those of the
+    design; only the first matters for a vector. method 'auto' takes what held its coverage in simulation: studentised bootstrap for
+    vectors of 5 to 2000 scores, order statistics for quantiles, Student's t on the bootstrap's standard error for interquartile means
+    of vectors and of runs by tasks, else Student's t on the design's standard error. times: bootstrap replicates, drawn from `seed`.
     Raises PolyactError on non-finite scores and when the axis to resample has fewer than two units.
     """
     table = score_table(scores)[None]
@@ -104,7 +104,7 @@ def estimates(
     statistic: Statistic | str = "mean",
     *,
     design: Design = "crossed",
-    units: tuple[str, str] = ("runs", "initial states"),
+    units: Units | None = None,
     level: float = 0.95,
     method: Method = "auto",
     times: int = 2000,
@@ -113,6 +113,7 @@ def estimates(
     """`estimate` for a batch of tables at once (one per training step, say)."""
     statistic = named(statistic)
     check_level(level)
+    units = units or UNITS[design]
     check_units(tables.shape[1:], units)
     design = "nested" if tables.shape[2] == 1 else design
     values = statistic.value(tables.reshape(len(tables), -1))

@@ -17,7 +17,16 @@ from scipy import stats
 
 from polyact.errors import PolyactError, unknown
 from polyact.evaluation.statistics import Estimate, check_level, named
-from polyact.evaluation.statistics_designs import Design, check_units, describe, score_table, variance, variance_of_difference
+from polyact.evaluation.statistics_designs import (
+    UNITS,
+    Design,
+    Units,
+    check_units,
+    describe,
+    score_table,
+    variance,
+    variance_of_difference,
+)
 from polyact.evaluation.statistics_functionals import Statistic
 
 
@@ -42,7 +51,7 @@ def difference(
     statistic: Statistic | str = "mean",
     *,
     design: Design = "crossed",
-    units: tuple[str, str] = ("runs", "initial states"),
+    units: Units | None = None,
     level: float = 0.95,
 ) -> tuple[Estimate, float]:
     """Statistic of the first minus that of the second, and the two-sided p-value of no difference.
@@ -53,6 +62,7 @@ def difference(
     """
     statistic = named(statistic)
     check_level(level)
+    units = units or UNITS[design]
     a, b = score_table(first, "scores of the first"), score_table(second, "scores of the second")
     check_units(a.shape, units, "scores of the first")
     check_units(b.shape, units, "scores of the second")
@@ -75,7 +85,7 @@ def difference(
 
 
 def probability_of_improvement(
-    first: object, second: object, *, units: tuple[str, str] = ("runs", "tasks"), level: float = 0.95
+    first: object, second: object, *, units: Units = UNITS["stratified"], level: float = 0.95
 ) -> Estimate:
     """Probability that a run of the first scores higher than a run of the second, ties 1/2; the mean over tasks for [runs, tasks].
 
@@ -128,7 +138,7 @@ def compare(
     *,
     statistic: Statistic | str = "mean",
     design: Design = "crossed",
-    units: tuple[str, str] = ("runs", "initial states"),
+    units: Units | None = None,
     level: float = 0.95,
 ) -> tuple[Comparison, ...]:
     """Every entry minus the reference (the first entry unless named), p-values Holm-corrected together.
@@ -141,6 +151,7 @@ def compare(
     if reference not in scores:
         raise unknown("reference", reference, names)
     tables = {name: score_table(values, f"scores of '{name}'") for name, values in scores.items()}
+    units = units or UNITS[design]
     found = [
         _compare_two(n, reference, tables[n], tables[reference], statistic, design, units, level) for n in names if n != reference
     ]
@@ -183,7 +194,7 @@ def _compare_two(
     b: np.ndarray,
     statistic: Statistic | str,
     design: Design,
-    units: tuple[str, str],
+    units: Units,
     level: float,
 ) -> Comparison:
     single = [name for name, table in ((first, a), (second, b)) if len(table) == 1]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from polyact.errors import PolyactError
 from polyact.evaluation.statistics import Estimate, check_level, estimates
 from polyact.evaluation.statistics_compare import wilson
-from polyact.evaluation.statistics_designs import Design, score_table
+from polyact.evaluation.statistics_designs import UNITS, Design, Units, score_table
 from polyact.evaluation.statistics_functionals import Statistic
 
 
@@ -37,7 +37,7 @@ def curve(
     statistic: Statistic | str = "mean",
     *,
     design: Design = "crossed",
-    units: tuple[str, str] = ("runs", "initial states"),
+    units: Units | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> Curve:
@@ -54,7 +54,7 @@ def curve(
 
 
 def performance_profile(
-    label: str, scores: object, thresholds: object, *, units: tuple[str, str] = ("runs", "tasks"), level: float = 0.95
+    label: str, scores: object, thresholds: object, *, units: Units = UNITS["stratified"], level: float = 0.95
 ) -> Curve:
     """Share of the runs (over all tasks) that score above each threshold, from scores [runs] or [runs, tasks] (Agarwal et al. 2021).
 

@@ -17,6 +17,13 @@ from scipy import stats
 from polyact.errors import PolyactError
 
 Design = Literal["crossed", "nested", "stratified"]
+Units = tuple[str, str]  # names of rows and columns
+
+UNITS: dict[Design, Units] = {
+    "crossed": ("runs", "initial states"),
+    "nested": ("runs", "episodes"),
+    "stratified": ("runs", "tasks"),
+}
 
 
 def score_table(scores: object, name: str = "scores") -> Float[np.ndarray, "rows columns"]:
@@ -35,7 +42,7 @@ def score_table(scores: object, name: str = "scores") -> Float[np.ndarray, "rows
     return table[:, None] if table.ndim == 1 else table
 
 
-def check_units(shape: tuple[int, ...], units: tuple[str, str], name: str = "scores") -> None:
+def check_units(shape: tuple[int, ...], units: Units, name: str = "scores") -> None:
     """Refuse to resample an axis with fewer than two units: the interval would have zero width and mean nothing."""
     rows, columns = shape
     if rows < 2 and columns >= 2:
@@ -47,7 +54,7 @@ def check_units(shape: tuple[int, ...], units: tuple[str, str], name: str = "sco
         raise PolyactError(f"{name} hold 1 of the {units[0]}; an interval needs at least 2")
 
 
-def describe(shape: tuple[int, ...], design: Design, units: tuple[str, str]) -> str:
+def describe(shape: tuple[int, ...], design: Design, units: Units) -> str:
     """Which axis an interval resampled, in words that follow the number of rows: 'runs × 64 initial states'."""
     columns = shape[1]
     if columns == 1:
