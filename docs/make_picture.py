@@ -1,6 +1,6 @@
 """Draw docs/assets/two-ways.svg: logs that pass an obstacle on both sides, and what two clones make of them. Real runs, a minute.
 
-    python docs/make_picture.py
+python docs/make_picture.py
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import polyact
-from polyact.data.episodes import Episodes
+from polyact.acting.rollout import successes
 from polyact.envs.disturbances import ActionNoise
 from polyact.envs.point_navigation import PointNavigation, pass_left, pass_right
 from polyact.envs.render import map_svg
@@ -33,17 +33,14 @@ def main() -> None:
         learner = polyact.BC(polyact.Actor(kind, Network(width=64)))
         clone = polyact.fit(learner, logs, steps=4000, batch_size=128, key=key, progress=False).policy
         played = polyact.rollout(polyact.greedy(clone), env, episodes=64, key=jax.random.key(1000))
-        panels.append((f"{title}: {share(played):.0%} arrive", map_svg(env, paths(env, played, SHOWN), colours=colours(played))))
+        arrived = np.asarray(successes(played))
+        drawing = map_svg(env, paths(env, played, SHOWN), colours=colours(arrived))
+        panels.append((f"{title}: {arrived.mean():.0%} arrive", drawing))
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(side_by_side(panels), "utf-8")
 
 
-def share(played: Episodes) -> float:
-    return float(np.maximum.reduceat(played.info["success"], played.starts).mean())
-
-
-def colours(played: Episodes) -> list[str]:
-    arrived = np.maximum.reduceat(played.info["success"], played.starts)
+def colours(arrived: np.ndarray) -> list[str]:
     return ["#1a7f37" if ok else "#cf222e" for ok in arrived[:SHOWN]]
 
 

@@ -33,10 +33,14 @@ if TYPE_CHECKING:  # what type checkers and documentation see; the table below s
     from polyact.learning.base import Learner as Learner
     from polyact.learning.bc import BC as BC
     from polyact.learning.cql import CQL as CQL
+    from polyact.learning.dagger import dagger as dagger
+    from polyact.learning.dqn import DQN as DQN
     from polyact.learning.fit import fit as fit
     from polyact.learning.iql import IQL as IQL
     from polyact.learning.ppo import PPO as PPO
+    from polyact.learning.reinforce import REINFORCE as REINFORCE
     from polyact.learning.sac import SAC as SAC
+    from polyact.learning.tabular_q import TabularQ as TabularQ
     from polyact.learning.td3 import TD3 as TD3
     from polyact.learning.td3 import TD3BC as TD3BC
     from polyact.learning.train import train as train
@@ -82,10 +86,14 @@ else:
         "learning.base": ("Learner",),
         "learning.bc": ("BC",),
         "learning.cql": ("CQL",),
+        "learning.dagger": ("dagger",),
+        "learning.dqn": ("DQN",),
         "learning.fit": ("fit",),
         "learning.iql": ("IQL",),
         "learning.ppo": ("PPO",),
+        "learning.reinforce": ("REINFORCE",),
         "learning.sac": ("SAC",),
+        "learning.tabular_q": ("TabularQ",),
         "learning.td3": ("TD3", "TD3BC"),
         "learning.train": ("train",),
         "policies.base": ("Policy", "greedy"),
