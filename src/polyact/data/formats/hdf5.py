@@ -27,7 +27,7 @@ def opened(path: PathLike) -> Iterator[h5py.File]:
 def keys(path: PathLike) -> set[str]:
     """Names at the root of the file. Raises DataError when it is damaged."""
     with opened(path) as file:
-        return set(file)
+        return set(names(file))
 
 
 def array(path: PathLike, group: h5py.Group, name: str) -> np.ndarray:
@@ -37,7 +37,7 @@ def array(path: PathLike, group: h5py.Group, name: str) -> np.ndarray:
     """
     where = f"{group.name}/{name}".replace("//", "/").lstrip("/")
     if name not in group:
-        raise DataError(f"{path}: field '{where}' is missing; found: {', '.join(sorted(group)) or 'nothing'}")
+        raise DataError(f"{path}: field '{where}' is missing; found: {', '.join(sorted(names(group))) or 'nothing'}")
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
         raise DataError(f"{path}: field '{where}' lies in another file, which is not followed")
     with reading(path, f"field '{where}'"):
