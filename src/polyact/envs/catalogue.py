@@ -40,6 +40,11 @@ ENVIRONMENTS: dict[str, Entry] = {
         "steer a point past obstacles, left or right, to one of several goals",
         ("pass_left", "pass_right", "sloppy"),
     ),
+    "left-or-right": Entry(
+        "polyact.envs.point_navigation:left_or_right",
+        "point navigation with one goal straight behind the obstacle",
+        ("pass_left", "pass_right", "sloppy"),
+    ),
     "point-maze": Entry("polyact.envs.point_maze:PointMaze", "roll a ball through a maze written as text", ("follow_map",)),
     "push": Entry("polyact.envs.push:Push", "push a T-shaped block to a target pose", ("push_home",)),
     "reacher": Entry("polyact.envs.reacher:Reacher", "reach a target with an arm of n links", ("reach",)),

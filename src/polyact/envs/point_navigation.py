@@ -95,6 +95,11 @@ class PointNavigation(Drawable):
         return np.asarray(observation)[:, :2]
 
 
+def left_or_right(horizon: int = 100) -> PointNavigation:
+    """One goal straight behind the obstacle: both ways are equally good, and the mean of them is a crash."""
+    return PointNavigation(goals=((0.0, 0.8),), start_spread=0.05, horizon=horizon)  # pyright: ignore[reportArgumentType]
+
+
 def pass_left(env: PointNavigation, observation: Float[Array, "6"], key: PRNGKeyArray) -> Float[Array, "2"]:
     """Go to the goal at full speed and pass what is in the way on its left, seen in the direction of travel."""
     return _steer(env, observation, jnp.ones(()), 0.1)

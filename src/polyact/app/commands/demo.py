@@ -22,7 +22,7 @@ from polyact.app.staging import fresh_folder
 from polyact.data import Source
 from polyact.data.formats import read, write
 from polyact.data.inspect import inspect
-from polyact.envs.point_navigation import PointNavigation, pass_left, pass_right, sloppy
+from polyact.envs.point_navigation import PointNavigation, left_or_right, pass_left, pass_right, sloppy
 from polyact.envs.render import map_svg
 from polyact.evaluation.evaluate import Clock, play, report_of
 from polyact.evaluation.pictures import paths, trajectory_section
@@ -33,20 +33,21 @@ from polyact.learning.bc import BC
 from polyact.learning.catalogue import LEARNERS
 from polyact.learning.fit import fit
 from polyact.learning.iql import IQL
+from polyact.learning.optimiser import Optimiser
 from polyact.nets.mlp import Network
 from polyact.policies.gaussian import Gaussian
 from polyact.policies.mixture import GaussianMixture
 from polyact.policies.scripted import Scripted
 
-EPISODES, STEPS, RUNS, JUDGED = 90, 3000, 2, 64
-CONTROL_HZ, LATENCY = 20.0, 0.15
+EPISODES, STEPS, RUNS, JUDGED = 90, 2000, 4, 64
+ENV, CONTROL_HZ, LATENCY = "left-or-right", 20.0, 0.05
 
 
 def run(command: Demo) -> None:
     quiet = command.json
     cache.enable()
     with fresh_folder(command.out, command.overwrite) as out:
-        env, key = PointNavigation(), jax.random.key(command.seed)
+        env, key = left_or_right(), jax.random.key(command.seed)
         with _stage("logs of three behaviours", quiet):
             write_logs(env, out / "logs", key)
             sources = read(out / "logs")
@@ -58,7 +59,7 @@ def run(command: Demo) -> None:
         for name, learner in learners().items():
             with _stage(f"{name}: {STEPS} steps, {RUNS} seeds", quiet):
                 fitted = fit(learner, usable, steps=STEPS, key=key, seeds=RUNS, batch_size=128, progress=not quiet)
-                facts = {"learner": name, "env": "point-navigation", "seed": command.seed, "settings": []}
+                facts = {"learner": name, "env": ENV, "seed": command.seed, "settings": []}
                 trained[name] = runs.write(out / "runs" / name.replace(" ", "-"), fitted, facts).policies()
         with _stage(f"evaluation: {JUDGED} episodes of each policy, twice", quiet):
             report = judge(trained, env, sources, jax.random.key(command.seed + 1000))
@@ -91,11 +92,14 @@ def write_logs(env: PointNavigation, folder: Path, key: jax.Array) -> None:
 
 def learners() -> dict[str, Learner]:
     """The same network and the same number of steps for all three."""
-    network = Network(width=64)
+    network, optimiser = Network(width=64), Optimiser(1e-3, "cosine")
+    critic = Optimiser(1e-3)
     return {
-        "gaussian clone": BC(Actor(Gaussian, network)),
-        "mixture clone": BC(Actor(GaussianMixture, network)),
-        "offline RL": IQL(Actor(GaussianMixture, network), network, discount=0.98, expectile=0.8),
+        "gaussian clone": BC(Actor(Gaussian, network), optimiser),
+        "mixture clone": BC(Actor(GaussianMixture, network), optimiser),
+        "offline RL": IQL(
+            Actor(GaussianMixture, network), network, optimiser, critic, critic, discount=0.97, expectile=0.8, temperature=10.0
+        ),
     }
 
 
@@ -104,9 +108,7 @@ def judge(trained: dict, env: PointNavigation, sources: list[Source], key: jax.A
     waiting = play(trained, env, episodes=JUDGED, key=key)
     clock = Clock(CONTROL_HZ, LATENCY)
     moving = play(trained, env, episodes=JUDGED, key=key, clock=clock)
-    report = report_of(waiting, title="polyact demo", reference="gaussian clone").with_facts(
-        environment="point-navigation", **_counts(sources)
-    )
+    report = report_of(waiting, title="polyact demo", reference="gaussian clone").with_facts(environment=ENV, **_counts(sources))
     late = report_of(moving, reference="gaussian clone", clock=clock)
     sections = [
         Section(f"{s.title} in a world that does not wait", s.text, s.tables, s.plots, s.pictures, s.notes) for s in late.sections
