@@ -32,7 +32,8 @@ class Box(Space):
         dtype = np.dtype(dtype)
         shape = tuple(shape) if shape is not None else np.broadcast_shapes(np.shape(low), np.shape(high))
         try:
-            low, high = (np.array(np.broadcast_to(np.asarray(bound, dtype), shape)) for bound in (low, high))
+            # Adding zero turns -0.0 into 0.0, so that equal bounds are equal bytes.
+            low, high = (np.array(np.broadcast_to(np.asarray(bound, dtype) + dtype.type(0), shape)) for bound in (low, high))
         except ValueError as error:
             raise PolyactError(f"Box bounds of shapes {np.shape(low)} and {np.shape(high)} do not fit shape {shape}") from error
         if not np.all(low <= high):
@@ -176,7 +177,9 @@ def sample(space: Space, key: Any) -> Any:
             spread = jnp.where(low, jnp.abs(spread), jnp.where(high, -jnp.abs(spread), spread))
             return jnp.where(low & high, between, floor + spread).astype(jax.dtypes.canonicalize_dtype(space.dtype))
         case Box():
-            return jax.random.randint(key, space.shape, space.low, space.high.astype(np.int64) + 1).astype(jax.dtypes.canonicalize_dtype(space.dtype))
+            return jax.random.randint(key, space.shape, space.low, space.high.astype(np.int64) + 1).astype(
+                jax.dtypes.canonicalize_dtype(space.dtype)
+            )
         case Discrete():
             return jax.random.randint(key, (), space.start, space.start + space.n)
         case MultiDiscrete():
@@ -310,6 +313,8 @@ def from_json(value: dict[str, Any]) -> Space:
                 return Dict({name: from_json(part) for name, part in value["subspaces"].items()})
             case "Tuple":
                 return Tuple(tuple(from_json(part) for part in value["subspaces"]))
-    except (KeyError, TypeError) as error:
+    except PolyactError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise PolyactError(f"malformed space description {str(value)[:200]}: {error}") from error
     raise PolyactError(f"unknown space type '{value['type']}'")

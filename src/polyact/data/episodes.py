@@ -72,7 +72,7 @@ class Episodes:
     @property
     def starts(self) -> np.ndarray:
         """First step row of each episode [E]."""
-        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+        return np.cumsum(self.lengths) - self.lengths
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -141,6 +141,8 @@ def _get(episodes: Episodes, name: str) -> Any:
 
 def _join(columns: list[Any]) -> Any:
     if isinstance(columns[0], dict):
+        if any(not isinstance(column, dict) or column.keys() != columns[0].keys() for column in columns):
+            raise DataError(f"columns to concatenate have different parts; the first has {', '.join(columns[0])}")
         return {key: _join([column[key] for column in columns]) for key in columns[0]}
     return np.concatenate(columns)
 
