@@ -118,3 +118,11 @@ def test_hopper_experts_run_and_jog_over_the_whole_horizon_and_chance_falls():
     assert fall.score.mean() < 60
     assert jog.score.min() > 3 * fall.score.max()
     assert run.score.min() > 1.3 * jog.score.max()
+
+
+def test_without_obstacles_all_experts_go_straight():
+    env = PointNavigation(obstacles=(), goals=((0.0, 0.8),), start_spread=0.0)
+    left, right = play(env, pass_left, pass_right, episodes=1)
+    np.testing.assert_array_equal(left.observation, right.observation)
+    assert left.success.all()
+    np.testing.assert_allclose(left.observation[..., 0], 0, atol=1e-6)

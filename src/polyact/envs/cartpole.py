@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
-from polyact.envs.physics import Parameter, rk4
+from polyact.envs.physics import Parameter, at_least, rk4
 from polyact.envs.scene import BLUE, INK, PALE, RED, Circle, Drawable, Line, Polygon, Scene, box
 from polyact.spaces import Box, Space
 
@@ -40,6 +40,9 @@ class CartPoleSwingUp(Drawable):
     track: Parameter = 2.4
     timestep: Parameter = 0.04
     horizon: int = eqx.field(static=True, default=250)
+
+    def __check_init__(self):
+        at_least(1, horizon=self.horizon)
 
     @property
     def observation_space(self) -> Space:

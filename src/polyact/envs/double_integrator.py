@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, State, Step
-from polyact.envs.physics import Parameter
+from polyact.envs.physics import Parameter, at_least
 from polyact.envs.scene import BLUE, GREEN, PALE, Circle, Drawable, Line, Scene
 from polyact.spaces import Box, Space
 
@@ -27,6 +27,9 @@ class DoubleIntegrator(Drawable):
     force_cost: Parameter = 0.1
     dimensions: int = eqx.field(static=True, default=1)
     horizon: int = eqx.field(static=True, default=100)
+
+    def __check_init__(self):
+        at_least(1, dimensions=self.dimensions, horizon=self.horizon)
 
     @property
     def observation_space(self) -> Space:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
-from polyact.envs.physics import Parameter, norm
+from polyact.envs.physics import Parameter, at_least, norm
 from polyact.envs.scene import BLUE, INK, ORANGE, PALE, Circle, Drawable, Line, Scene, turned
 from polyact.spaces import Box, Space
 
@@ -60,6 +60,9 @@ class Hopper2D(Drawable):
     timestep: Parameter = 0.02
     substeps: int = eqx.field(static=True, default=4)
     horizon: int = eqx.field(static=True, default=500)
+
+    def __check_init__(self):
+        at_least(1, substeps=self.substeps, horizon=self.horizon)
 
     @property
     def observation_space(self) -> Space:

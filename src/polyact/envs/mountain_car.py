@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, State, Step
-from polyact.envs.physics import Parameter
+from polyact.envs.physics import Parameter, at_least
 from polyact.envs.scene import BLUE, GREEN, INK, PALE, Circle, Drawable, Line, Polygon, Scene, box
 from polyact.spaces import Box, Space
 
@@ -28,6 +28,9 @@ class MountainCarContinuous(Drawable):
     right: float = eqx.field(static=True, default=0.6)
     max_speed: float = eqx.field(static=True, default=0.07)
     horizon: int = eqx.field(static=True, default=999)
+
+    def __check_init__(self):
+        at_least(1, horizon=self.horizon)
 
     @property
     def observation_space(self) -> Space:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
-from polyact.envs.physics import Parameter, wrap
+from polyact.envs.physics import Parameter, at_least, wrap
 from polyact.envs.scene import INK, PALE, RED, Circle, Drawable, Line, Scene
 from polyact.spaces import Box, Space
 
@@ -30,6 +30,9 @@ class Pendulum(Drawable):
     max_speed: float = eqx.field(static=True, default=8.0)
     max_torque: float = eqx.field(static=True, default=2.0)
     horizon: int = eqx.field(static=True, default=200)
+
+    def __check_init__(self):
+        at_least(1, horizon=self.horizon)
 
     @property
     def observation_space(self) -> Space:

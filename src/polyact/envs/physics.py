@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from polyact.errors import PolyactError
+
 Parameter = float | int | Array
 """A physical parameter: a number, or an array of them when environments are batched by `vmap`."""
 
@@ -63,6 +65,32 @@ def solve_positive(matrix: Float[Array, "n n"], vector: Float[Array, "n"]) -> Fl
     return jnp.stack(answer)
 
 
-def numbers(values: object) -> Array:
-    """Field converter: nested tuples of numbers (or an array) as a float array."""
-    return jnp.asarray(values, float)
+def table(name: str, *shape: int | None) -> Callable[[object], Array]:
+    """Field converter: nested tuples of numbers, or an array, as a float array of this shape (None: any length; further axes in
+    front are batches). Raises PolyactError that names the field.
+    """
+
+    def convert(values: object) -> Array:
+        try:
+            array = jnp.asarray(values, float)
+        except (TypeError, ValueError) as error:
+            raise PolyactError(f"{name} must be numbers of shape {_written(shape)}, got {str(values)[:80]}") from error
+        if array.shape == (0,) and None in shape:
+            array = jnp.zeros([length or 0 for length in shape])
+        last = array.shape[-len(shape) :]
+        if len(last) < len(shape) or any(want not in (None, got) for want, got in zip(shape, last, strict=True)):
+            raise PolyactError(f"{name} must have shape {_written(shape)}, got {array.shape}")
+        return array
+
+    return convert
+
+
+def at_least(least: int, **numbers: int) -> None:
+    """Raise PolyactError unless every named whole number is one and not below `least`."""
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < least:
+            raise PolyactError(f"{name} must be a whole number of at least {least}, got {number}")
+
+
+def _written(shape: tuple[int | None, ...]) -> str:
+    return f"[{', '.join('any' if length is None else str(length) for length in shape)}]"

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
 from polyact.envs.mazes import Maze, layout, next_cells, read
-from polyact.envs.physics import Parameter, norm
+from polyact.envs.physics import Parameter, at_least, norm
 from polyact.envs.point_navigation import PointState
 from polyact.envs.scene import BLUE, GREEN, ORANGE, Circle, Drawable, Polygon, Scene, box
 from polyact.spaces import Box, Space
@@ -39,6 +39,9 @@ class PointMaze(Drawable):
     goal_radius: Parameter = 0.4
     timestep: Parameter = 0.05
     horizon: int = eqx.field(static=True, default=300)
+
+    def __check_init__(self):
+        at_least(1, horizon=self.horizon)
 
     @property
     def observation_space(self) -> Space:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
-from polyact.envs.physics import Parameter, norm, numbers, rotate
+from polyact.envs.physics import Parameter, at_least, norm, rotate, table
 from polyact.envs.scene import BLUE, GREEN, INK, PALE, RED, Circle, Drawable, Line, Scene
 from polyact.spaces import Box, Space
 
@@ -31,9 +31,9 @@ class PointNavigation(Drawable):
     terminate. info: success, crashed.
     """
 
-    obstacles: Float[Array, "*batch K 3"] = eqx.field(default=((0.0, 0.0, 0.3),), converter=numbers)
-    goals: Float[Array, "*batch G 2"] = eqx.field(default=((-0.5, 0.8), (0.0, 0.8), (0.5, 0.8)), converter=numbers)
-    start: Float[Array, "*batch 2"] = eqx.field(default=(0.0, -0.8), converter=numbers)
+    obstacles: Float[Array, "*batch K 3"] = eqx.field(default=((0.0, 0.0, 0.3),), converter=table("obstacles", None, 3))
+    goals: Float[Array, "*batch G 2"] = eqx.field(default=((-0.5, 0.8), (0.0, 0.8), (0.5, 0.8)), converter=table("goals", None, 2))
+    start: Float[Array, "*batch 2"] = eqx.field(default=(0.0, -0.8), converter=table("start", 2))
     start_spread: Parameter = 0.1
     radius: Parameter = 0.03
     goal_radius: Parameter = 0.1
@@ -42,6 +42,9 @@ class PointNavigation(Drawable):
     step_cost: Parameter = 0.01
     timestep: Parameter = 0.05
     horizon: int = eqx.field(static=True, default=100)
+
+    def __check_init__(self):
+        at_least(1, horizon=self.horizon, **{"the number of goals": self.goals.shape[-2]})
 
     @property
     def observation_space(self) -> Space:
@@ -112,7 +115,8 @@ def pass_right(env: PointNavigation, observation: Float[Array, "6"], key: PRNGKe
 
 def sloppy(env: PointNavigation, observation: Float[Array, "6"], key: PRNGKeyArray) -> Float[Array, "2"]:
     """Go slowly and unsteadily, pass on the side that happens to be nearer, cut corners; crashes now and then."""
-    nearest = env.obstacles[jnp.argmin(env.clearance(observation[:2]))]
+    obstacles = _obstacles(env)
+    nearest = obstacles[jnp.argmin(norm(obstacles[:, :2] - observation[:2]) - obstacles[:, 2])]
     ahead, beside = observation[4:] - observation[:2], nearest[:2] - observation[:2]
     side = jnp.where(ahead[0] * beside[1] - ahead[1] * beside[0] > 0, -1.0, 1.0)
     action = 0.6 * _steer(env, observation, side, 0.03)
@@ -124,12 +128,13 @@ def _steer(env: PointNavigation, observation: Float[Array, "6"], side: Float[Arr
     position, goal = observation[:2], observation[4:]
     ahead = goal - position
     distance = norm(ahead)
-    to = env.obstacles[:, :2] - position
+    obstacles = _obstacles(env)
+    to = obstacles[:, :2] - position
     away = norm(to)
     # How far the straight way passes from each centre; only what lies between here and the goal counts.
     along = to @ ahead / distance
     across = jnp.abs(to[:, 0] * ahead[1] - to[:, 1] * ahead[0]) / distance
-    reach = env.obstacles[:, 2] + env.radius + margin
+    reach = obstacles[:, 2] + env.radius + margin
     blocks = (along > 0) & (along < distance) & (across < reach)
     first = jnp.argmin(jnp.where(blocks, away, jnp.inf))
     tangent = jnp.arcsin(jnp.clip(reach[first] / away[first], 0, 1)) + 0.5 * jnp.clip(reach[first] - away[first], 0) / margin
@@ -138,6 +143,11 @@ def _steer(env: PointNavigation, observation: Float[Array, "6"], side: Float[Arr
     turn = jnp.clip(bearing + side * tangent, -1.1, 1.1)
     heading = rotate(ahead / distance, jnp.where(jnp.any(blocks), turn, 0.0))
     return heading / jnp.maximum(jnp.max(jnp.abs(heading)), 1.0)
+
+
+def _obstacles(env: PointNavigation) -> Float[Array, "n 3"]:
+    """The obstacles and one that is far away, so that there is always a nearest one."""
+    return jnp.concatenate([env.obstacles, jnp.array([[1e3, 1e3, 0.0]])])
 
 
 def _observe(state: PointState) -> Float[Array, "6"]:

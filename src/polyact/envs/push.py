@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
-from polyact.envs.physics import Parameter, norm, numbers, rotate
+from polyact.envs.physics import Parameter, at_least, norm, rotate, table
 from polyact.envs.scene import BLUE, INK, PALE, Circle, Drawable, Line, Polygon, Scene, Shape, box, turned
 from polyact.spaces import Box, Space
 
@@ -35,8 +35,8 @@ class Push(Drawable):
     terminates. info: success. Contact is resolved `substeps` times a step.
     """
 
-    shape: Float[Array, "*batch K 4"] = eqx.field(default=T_BLOCK, converter=numbers)
-    target: Float[Array, "*batch 3"] = eqx.field(default=(0.0, 0.0, -0.785), converter=numbers)
+    shape: Float[Array, "*batch K 4"] = eqx.field(default=T_BLOCK, converter=table("shape", None, 4))
+    target: Float[Array, "*batch 3"] = eqx.field(default=(0.0, 0.0, -0.785), converter=table("target", 3))
     pressure_radius: Parameter = 0.2
     friction: Parameter = 0.3
     radius: Parameter = 0.06
@@ -45,6 +45,9 @@ class Push(Drawable):
     timestep: Parameter = 0.05
     substeps: int = eqx.field(static=True, default=2)
     horizon: int = eqx.field(static=True, default=300)
+
+    def __check_init__(self):
+        at_least(1, substeps=self.substeps, horizon=self.horizon, **{"the number of rectangles": self.shape.shape[-2]})
 
     @property
     def observation_space(self) -> Space:

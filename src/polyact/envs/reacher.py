@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.envs.base import Observation, Step
-from polyact.envs.physics import Parameter, norm, rk4, solve_positive
+from polyact.envs.physics import Parameter, at_least, norm, rk4, solve_positive
 from polyact.envs.scene import BLUE, GREEN, INK, PALE, Circle, Drawable, Line, Scene
-from polyact.errors import PolyactError
 from polyact.spaces import Box, Space
 
 
@@ -43,8 +42,8 @@ class Reacher(Drawable):
     horizon: int = eqx.field(static=True, default=100)
 
     def __check_init__(self):
-        if self.links < 2:
-            raise PolyactError(f"a reacher needs at least 2 links to reach points of the plane, got {self.links}")
+        at_least(2, links=self.links)  # one link reaches no more than a circle
+        at_least(1, substeps=self.substeps, horizon=self.horizon)
 
     @property
     def observation_space(self) -> Space:
