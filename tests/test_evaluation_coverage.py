@@ -8,7 +8,7 @@ from polyact.evaluation.statistics import estimates
 from polyact.evaluation.statistics_compare import mann_whitney_interval, probability_of_improvement, wilson
 from polyact.evaluation.statistics_designs import variance, variance_of_difference
 from polyact.evaluation.statistics_functionals import iqm, optimality_gap
-from polyact.evaluation.statistics_success import success_rate
+from polyact.evaluation.statistics_success import paired_rate_difference, success_rate
 
 DISTRIBUTIONS = {
     "normal": lambda rng, size: rng.normal(size=size),
@@ -151,6 +151,13 @@ def test_success_rates_on_average_over_rates():
     successes = np.random.default_rng(1).binomial(20, rates)
     low, high = (np.array([getattr(e, name) for e in found])[successes] for name in ("low", "high"))
     assert 93 <= coverage(low, high, rates) <= 97
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.9, 0.8), (0.98, 0.95), (0.5, 0.5)])
+def test_paired_success_rates(first, second):
+    draws = np.random.default_rng(0).random((800, 50, 2)) < [first, second]
+    found = [paired_rate_difference(*pair.T.astype(float))[0] for pair in draws]
+    assert 93 <= coverage([e.low for e in found], [e.high for e in found], first - second) <= 98.5
 
 
 def test_welchs_degrees_of_freedom_match_the_paired_case():

@@ -59,6 +59,13 @@ def test_scores_and_differences_are_the_statistics(report):
     assert compared.rows[0][1].sample == "4 paired runs × 16 initial states"
 
 
+def test_differences_in_success_are_paired_too(report):
+    (table,) = report.section("Differences in success").tables
+    expected = (SCORES["IQL"] > -250).mean() - (SCORES["BC"] > -250).mean()
+    assert table.rows[0][1].value == pytest.approx(expected)
+    assert table.rows[0][1].sample == "4 paired runs × 16 initial states"
+
+
 def test_what_the_numbers_rest_on_is_said(report):
     notes = " ".join(report.section("Scores").notes)
     assert "the same 16 initial states" in notes

@@ -300,6 +300,16 @@ def test_rate_difference_holds_half_the_posterior_on_either_side():
     assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low), abs=1e-7)
 
 
+def test_paired_rates_that_never_differ_are_not_certain():
+    won = np.ones(20)
+    found, p_value = rates.paired_rate_difference(won, won)
+    assert (found.value, p_value) == (0, 1)
+    assert found.low == pytest.approx(-found.high)
+    assert found.high == pytest.approx(1.96 / 22, rel=1e-3)
+    (compared,) = comparing.compare({"a": won[None], "b": won[None]})
+    assert compared.difference == found
+
+
 def test_impossible_counts_are_refused():
     for successes, trials in ((11, 10), (-1, 10), (0, 0)):
         with pytest.raises(PolyactError, match="successes"):

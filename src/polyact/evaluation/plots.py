@@ -126,11 +126,11 @@ def _distribution(group: Group, series: int, x: Scale, top: float, width: int) -
 
 
 def _density(values: np.ndarray, x: Scale) -> tuple[np.ndarray, np.ndarray]:
-    """A Gaussian kernel density along the axis, highest point 1, in pixels."""
+    """A Gaussian kernel density along the axis, highest point 1, in pixels. Half of Silverman's width, so that two modes stay two."""
     pixels = np.array([x(v) for v in values])
     quarter = np.subtract(*np.quantile(pixels, [0.75, 0.25])) / 1.34
     spread = min(s for s in (pixels.std(), quarter or np.inf) if s > 0)
-    width = max(0.9 * spread * len(pixels) ** -0.2, 1.5)
+    width = max(0.5 * spread * len(pixels) ** -0.2, 1.5)
     places = np.linspace(max(pixels[0] - 3 * width, x.start), min(pixels[-1] + 3 * width, x.end), 120)
     counts, edges = np.histogram(pixels, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2

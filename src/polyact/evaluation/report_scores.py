@@ -46,11 +46,16 @@ def score_report(
     found = {
         name: _estimate(table, statistic, design=design, units=units, level=level, seed=seed) for name, table in tables.items()
     }
-    report = Report(title, sections=(_scores(tables, found, measure, successes, design, units, distinct, level),))
+    succeeded = None if successes is None else _success_tables(successes, tables)
+    report = Report(title, sections=(_scores(tables, found, measure, succeeded, design, units, distinct, level),))
     if len(tables) < 2:
         return report
     compared = compare(tables, reference, statistic=statistic, design=design, units=units, level=level)
-    return report.with_section(difference_section(compared, measure))
+    report = report.with_section(difference_section(compared, measure))
+    if succeeded is None:
+        return report
+    compared = compare(succeeded, reference, design=design, units=units, level=level)
+    return report.with_section(difference_section(compared, "success", "Differences in success"))
 
 
 def difference_section(compared: Sequence[Comparison], measure: str = "return", title: str = "Differences") -> Section:
@@ -107,7 +112,7 @@ def _scores(
     tables: dict[str, np.ndarray],
     found: dict[str, Estimate],
     measure: str,
-    successes: Mapping[str, object] | None,
+    successes: dict[str, np.ndarray] | None,
     design: Design,
     units: Units,
     distinct: int | None,
@@ -119,10 +124,8 @@ def _scores(
     ]
     listed = [Table("", columns, tuple(rows))]
     if successes is not None:
-        if set(successes) != set(tables):
-            raise PolyactError(f"successes are given for {', '.join(successes) or 'nobody'}, scores for {', '.join(tables)}")
-        rates = {name: _success(name, successes[name], tables[name], design, units, level) for name in tables}
-        listed.append(Table("", ("policy", "success rate"), tuple(rates.items())))
+        rates = tuple((name, _success(table, design, units, level)) for name, table in successes.items())
+        listed.append(Table("", ("policy", "success rate"), rates))
     groups = tuple(Group(name, tuple(table.reshape(-1).tolist()), found[name]) for name, table in tables.items())
     plot = Distributions(f"Distribution of {measure}s", measure, groups)
     notes = [*_design_notes(tables, design, units, distinct), *_estimate_notes(found)]
@@ -153,10 +156,18 @@ def _estimate(table: np.ndarray, statistic: Statistic | str, *, design: Design, 
     return estimate(table, statistic, design=design, units=units, level=level, seed=seed)
 
 
-def _success(name: str, successes: object, scores: np.ndarray, design: Design, units: Units, level: float) -> Estimate:
-    table = _run_table(successes, f"successes of '{name}'")
-    if table.shape != scores.shape or not np.isin(table, (0, 1)).all():
-        raise PolyactError(f"successes of '{name}' have shape {table.shape}, expected true or false in shape {scores.shape}")
+def _success_tables(successes: Mapping[str, object], tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if set(successes) != set(tables):
+        raise PolyactError(f"successes are given for {', '.join(successes) or 'nobody'}, scores for {', '.join(tables)}")
+    out = {name: _run_table(successes[name], f"successes of '{name}'") for name in tables}
+    for name, table in out.items():
+        if table.shape != tables[name].shape or not np.isin(table, (0, 1)).all():
+            shape = tables[name].shape
+            raise PolyactError(f"successes of '{name}' have shape {table.shape}, expected true or false in shape {shape}")
+    return out
+
+
+def _success(table: np.ndarray, design: Design, units: Units, level: float) -> Estimate:
     if len(table) == 1:
         return success_rate(int(table.sum()), table.size, level=level, unit=units[1])
     rate = estimate(table, "mean", design=design, units=units, level=level)

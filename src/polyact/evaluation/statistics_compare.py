@@ -28,6 +28,7 @@ from polyact.evaluation.statistics_designs import (
     variance_of_difference,
 )
 from polyact.evaluation.statistics_functionals import Statistic
+from polyact.evaluation.statistics_success import paired_rate_difference
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def compare(
     """Every entry minus the reference (the first entry unless named), p-values Holm-corrected together.
 
     Scores [n] or [runs, columns]. Where one side is a single run it is not resampled: the statement then holds for that run only, and
-    says so; where both are, the columns are resampled.
+    says so; where both are, the columns are resampled (by the Agresti-Min interval where scores are zeros and ones).
     """
     names = list(scores)
     reference = reference if reference is not None else "".join(names[:1])
@@ -203,11 +204,15 @@ def _compare_two(
     elif single:
         a, b = (np.broadcast_to(t, (max(len(a), len(b)), t.shape[1])) for t in (a, b))
     try:
-        gap, p_value = difference(a, b, statistic, design=design, units=units, level=level)
+        if len(single) == 2 and len(a) > 1 and np.isin((a, b), (0, 1)).all() and named(statistic).name == "mean":
+            gap, p_value = paired_rate_difference(a[:, 0], b[:, 0], level=level, unit=units[0])
+        else:
+            gap, p_value = difference(a, b, statistic, design=design, units=units, level=level)
     except PolyactError as error:
         raise PolyactError(f"'{first}' minus '{second}': {error}") from error
+    if len(single) == 1:
+        gap = replace(gap, note="; ".join(filter(None, [gap.note, f"{single[0]}: one run, not resampled"])))
     if single:
-        gap = replace(gap, note="; ".join(filter(None, [gap.note, f"{' and '.join(single)}: one run, not resampled"])))
         wins = share_of_wins(a.mean(1), b.mean(1), unit=units[0], level=level)
     elif design == "stratified":
         wins = probability_of_improvement(a, b, units=units, level=level)

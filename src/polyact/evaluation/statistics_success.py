@@ -4,9 +4,11 @@ They take episodes as independent trials of one policy. Where several trained ru
 on the table of successes.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 from scipy import optimize, stats
 
 from polyact.errors import PolyactError, unknown
@@ -48,6 +50,24 @@ def rate_difference(
     value = first[0] / first[1] - second[0] / second[1]
     resampled = f"and {second[1]} independent {unit}"
     return Estimate(value, low, high, level, first[1], "success rate", resampled, f"Beta posteriors ({prior} prior)")
+
+
+def paired_rate_difference(
+    first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"], *, level: float = 0.95, unit: str = "initial states"
+) -> tuple[Estimate, float]:
+    """First success rate minus the second on the same units, from zeros and ones, and the two-sided p-value of no difference.
+
+    Half a success is added to each way of differing (Agresti & Min 2005), so that nobody failing does not look like certainty: holds
+    93-100% from 10 units on, where Student's t falls to 27% for rates near 1.
+    """
+    check_level(level)
+    n, gain, loss = len(first), float((first > second).sum()) + 0.5, float((first < second).sum()) + 0.5
+    middle = (gain - loss) / (n + 2)
+    error = math.sqrt(gain + loss - (gain - loss) ** 2 / (n + 2)) / (n + 2)
+    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    low, high = max(middle - reach, -1.0), min(middle + reach, 1.0)
+    value, p_value = (gain - loss) / n, 2 * float(stats.norm.sf(abs(middle) / error))
+    return Estimate(value, low, high, level, n, "success rate", f"paired {unit}", "Agresti-Min interval"), p_value
 
 
 def _posterior(successes: int, trials: int, prior: str):
