@@ -12,6 +12,7 @@ from polyact import spaces
 from polyact.envs.catalogue import ENVIRONMENTS, expert, experts, make, names, summary
 from polyact.errors import PolyactError
 from polyact.policies.scripted import Scripted
+from polyact.saving import load, save
 
 PHYSICS = (
     "pendulum",
@@ -145,12 +146,23 @@ def test_bad_names_and_values_get_one_clear_line(attempt, message):
     assert "\n" not in str(caught.value)
 
 
-def test_scripted_policy_acts_by_its_rule():
-    env = make("pendulum")
+def test_scripted_policy_acts_by_its_rule_and_can_be_saved(tmp_path):
+    env = make("pendulum", mass=2.0)
     rule = expert("pendulum", "swing_up")
-    policy = Scripted(env, rule)
+    policy = load(save(Scripted(env, rule), tmp_path / "policy"), Scripted)
     key = jax.random.key(0)
     _, observation = env.reset(key)
     action, memory = policy.act(observation, policy.start(key), key)
     np.testing.assert_array_equal(action, rule(env, observation, key))
     assert memory is None
+    assert Scripted(env, "pendulum/swing_up") == Scripted(env, rule)
+
+
+def test_any_function_can_be_a_rule_and_unknown_names_can_not():
+    env, key = make("pendulum"), jax.random.key(0)
+    policy = Scripted(env, lambda env, observation, key: observation[:1] * env.gravity)
+    np.testing.assert_array_equal(policy.act(jnp.ones(3), None, key)[0], [10.0])
+    with pytest.raises(PolyactError, match="unknown expert of environment 'pendulum' 'swing_down'; did you mean 'swing_up'"):
+        Scripted(env, "pendulum/swing_down")
+    with pytest.raises(PolyactError, match="'environment/expert'"):
+        Scripted(env, "swing_up")
