@@ -6,25 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policy_examples import KEY, NET, filled
 
 from polyact import spaces
 from polyact.data.sampling import Batch
 from polyact.errors import PolyactError
-from polyact.nets.mlp import Network
 from polyact.policies.base import greedy
 from polyact.policies.categorical import Categorical
 from polyact.policies.gaussian import Gaussian
 from polyact.policies.spec import Spec
 
-KEY = jax.random.key(0)
-NET = Network(width=8, depth=1)
 SEEN = spaces.Box(-1, 1, (3,))
 OBSERVATION = jnp.array([0.3, -0.2, 0.9])
 MASKED = spaces.Dict({"state": SEEN, "action_mask": spaces.MultiBinary(4)})
 
 
 def make(action, observation=SEEN):
-    return Categorical.create(Spec.of(observation, action, 1), NET, KEY)
+    return filled(Categorical.create, Spec.of(observation, action, 1))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +35,7 @@ def make(action, observation=SEEN):
 )
 def test_probabilities_sum_to_one_and_entropy_is_theirs(space, actions):
     policy = make(space)
-    log_probs = np.array([policy.log_prob(OBSERVATION, jnp.asarray(a)) for a in actions])
+    log_probs = np.asarray(jax.jit(jax.vmap(lambda action: policy.log_prob(OBSERVATION, action)))(jnp.asarray(actions)))
     assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-5)
     assert -(np.exp(log_probs) * log_probs).sum() == pytest.approx(float(policy.entropy(OBSERVATION)), abs=1e-5)
     assert tuple(np.atleast_1d(policy.mode(OBSERVATION))) == tuple(np.atleast_1d(actions[int(log_probs.argmax())]))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policy_examples import KEY, NET, filled
 
 from polyact import spaces, tree
 from polyact.data.sampling import Batch
@@ -15,10 +16,8 @@ from polyact.policies.chunk import ChunkRegression, ChunkTransformer
 from polyact.policies.chunk_executor import RecedingHorizon, TemporalEnsemble, open_loop
 from polyact.policies.spec import Body, Spec
 
-KEY = jax.random.key(0)
 SEEN, DONE = spaces.Box(-10, 10, (2,)), spaces.Box(-3, 3, (1,))
 SPEC = Spec.of(SEEN, DONE, 1)
-NET = Network(width=8, depth=1)
 
 
 class Counting(ChunkPolicy):
@@ -94,7 +93,7 @@ def test_execute_beyond_the_horizon_is_refused():
 )
 def test_chunks_have_their_shape_stay_in_bounds_and_masked_steps_do_not_count(kind, options):
     history = options["history"]
-    policy = eqx.filter_jit(kind.create)(SPEC, NET, KEY, horizon=4, **options)
+    policy = filled(kind.create, SPEC, horizon=4, **options)
     chunk, _ = eqx.filter_jit(lambda p: p.chunk(jnp.ones(2), p.start(KEY), KEY))(policy)
     assert chunk.shape == (4, 1)
     assert np.abs(chunk).max() <= 3
@@ -110,7 +109,7 @@ def test_chunks_have_their_shape_stay_in_bounds_and_masked_steps_do_not_count(ki
 
 
 def test_history_is_the_last_observations_and_starts_with_the_first_repeated():
-    policy = ChunkRegression.create(SPEC, NET, KEY, horizon=2, history=3)
+    policy = filled(ChunkRegression.create, SPEC, horizon=2, history=3)
     rows = [jnp.full(2, float(i)) for i in (1, 2, 3, 4)]
     memory = policy.observe(rows[0], policy.start(KEY))
     np.testing.assert_array_equal(memory.features[:, 0], [1, 1, 1])
@@ -120,7 +119,7 @@ def test_history_is_the_last_observations_and_starts_with_the_first_repeated():
 
 
 def test_acting_uses_the_network_that_training_uses():
-    policy = ChunkRegression.create(SPEC, NET, KEY, horizon=2, history=2)
+    policy = filled(ChunkRegression.create, SPEC, horizon=2, history=2)
     past = jnp.array([[0.1, 0.2], [0.3, 0.4]])
     planned = jax.vmap(policy.body.to_env)(policy.unit_chunk(past))
     chunk, _ = policy.chunk(past[1], policy.observe(past[0], policy.start(KEY)), KEY)
@@ -130,7 +129,7 @@ def test_acting_uses_the_network_that_training_uses():
 
 
 def test_temperature_draws_different_styles():
-    policy = eqx.filter_jit(ChunkTransformer.create)(SPEC, NET, KEY, heads=2, latent=2, temperature=1.0)
+    policy = filled(ChunkTransformer.create, SPEC, heads=2, latent=2, temperature=1.0)
     one, two = jax.jit(jax.vmap(lambda k: policy.chunk(jnp.ones(2), policy.start(KEY), k)[0]))(jax.random.split(KEY))
     assert not np.allclose(one, two)
 

@@ -5,32 +5,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policy_examples import KEY, filled
 
 from polyact import spaces
 from polyact.data.sampling import Batch, Windows
 from polyact.errors import PolyactError
-from polyact.nets.mlp import Network
 from polyact.nets.recurrent import GRU, LSTM
 from polyact.policies.base import greedy
 from polyact.policies.recurrent import Recurrent
 from polyact.policies.spec import Spec
 
-KEY = jax.random.key(0)
-NET = Network(width=8, depth=1)
 SEEN, DONE = spaces.Box(-1, 1, (3,)), spaces.Box(-2, 2, (2,))
 OBSERVATIONS = jax.random.normal(jax.random.key(1), (6, 3))
+UNROLL = eqx.filter_jit(lambda policy, observations, first=None: policy.unroll(observations, policy.start(KEY), first))
 
 
 def make(action=DONE, **options):
-    return eqx.filter_jit(Recurrent.create)(Spec.of(SEEN, action, 1), NET, KEY, **options)
+    return filled(Recurrent.create, Spec.of(SEEN, action, 1), **options)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_unroll_equals_acting_step_by_step(cell):
     policy = make(cell=cell)
-    outputs, end = policy.unroll(OBSERVATIONS, policy.start(KEY))
+    outputs, end = UNROLL(policy, OBSERVATIONS)
     memory = policy.start(KEY)
-    planned = jax.vmap(lambda out: policy.body.decode(policy.body.clip(policy.head.mode(out, policy.body))))(outputs)
+    planned = jax.jit(jax.vmap(lambda out: policy.body.decode(policy.body.clip(policy.head.mode(out, policy.body)))))(outputs)
     act = jax.jit(lambda observation, memory: greedy(policy).act(observation, memory, KEY))
     for observation, expected in zip(OBSERVATIONS, planned, strict=True):
         action, memory = act(observation, memory)
@@ -41,10 +40,10 @@ def test_unroll_equals_acting_step_by_step(cell):
 def test_memory_is_emptied_where_an_episode_begins():
     policy = make()
     first = jnp.zeros(6, bool).at[4].set(True)
-    outputs, _ = policy.unroll(OBSERVATIONS, policy.start(KEY), first)
-    fresh, _ = policy.unroll(OBSERVATIONS[4:], policy.start(KEY))
+    outputs, _ = UNROLL(policy, OBSERVATIONS, first)
+    fresh, _ = UNROLL(policy, OBSERVATIONS[4:])
     np.testing.assert_allclose(outputs[4:], fresh, atol=1e-6)
-    assert not np.allclose(outputs[4:], policy.unroll(OBSERVATIONS, policy.start(KEY))[0][4:])
+    assert not np.allclose(outputs[4:], UNROLL(policy, OBSERVATIONS)[0][4:])
 
 
 def test_padding_does_not_enter_the_loss():
@@ -54,7 +53,8 @@ def test_padding_does_not_enter_the_loss():
     mask = (jnp.arange(6) < 4)[None]
     padded = Batch(observation=OBSERVATIONS[None].at[:, 4:].set(9.0), action=actions.at[:, 4:].set(2.0), mask=mask)
     short = Batch(observation=OBSERVATIONS[None, :4], action=actions[:, :4])
-    assert float(policy.imitation_loss(padded, KEY)) == pytest.approx(float(policy.imitation_loss(short, KEY)), abs=1e-6)
+    loss = jax.jit(lambda batch: policy.imitation_loss(batch, KEY))
+    assert float(loss(padded)) == pytest.approx(float(loss(short)), abs=1e-6)
 
 
 def test_log_prob_is_the_heads():
@@ -68,9 +68,9 @@ def test_log_prob_is_the_heads():
 
 def test_action_masks_reach_a_recurrent_policy():
     seen = spaces.Dict({"state": SEEN, "action_mask": spaces.MultiBinary(3)})
-    policy = Recurrent.create(Spec.of(seen, spaces.Discrete(3), 1), NET, KEY)
+    policy = filled(Recurrent.create, Spec.of(seen, spaces.Discrete(3), 1))
     observations = {"state": OBSERVATIONS, "action_mask": jnp.tile(jnp.array([0, 0, 1]), (6, 1))}
-    outputs, _ = policy.unroll(observations, policy.start(KEY))
+    outputs, _ = UNROLL(policy, observations)
     assert np.all(outputs.argmax(1) == 2)
     assert int(policy.act(jax.tree.map(lambda x: x[0], observations), policy.start(KEY), KEY)[0]) == 2
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +61,10 @@ def identical(one, other):
 
 
 def test_a_policy_comes_back_bit_for_bit(policy, saved):
-    identical(saving.load(saved, TanhGaussian), policy)
+    back = saving.load(saved, TanhGaussian)
+    identical(back, policy)
+    act = eqx.filter_jit(lambda p: p.act(jnp.ones(3), None, jax.random.key(0))[0])
+    np.testing.assert_array_equal(act(back), act(policy))
     assert {path.name for path in saved.iterdir()} == {"policy.json", "weights.safetensors"}
     assert [path.name for path in saved.parent.iterdir()] == ["policy"]
 

@@ -1,10 +1,9 @@
-"""Every policy class, and a learner's network recipe, comes back bit for bit and acts the same."""
+"""Every policy class, and a learner's network recipe, comes back bit for bit."""
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from policy_examples import filled
 
 from polyact import saving, spaces
 from polyact.data.episodes import Episodes
@@ -25,14 +24,11 @@ from polyact.policies.recurrent import Recurrent
 from polyact.policies.spec import Spec
 from polyact.policies.vae_policy import VAEPolicy
 
-KEY = jax.random.key(0)
-X = jnp.array([0.3, -0.2, 0.9])
 SEEN = spaces.Box(-np.inf, np.inf, (3,))
 SPEC = Spec.of(
     SEEN, spaces.Box(np.array([-2.0, 0.0]), np.array([4.0, 0.5])), 10, observations=np.random.default_rng(0).normal(size=(9, 3))
 )
 DISCRETE = Spec.of(SEEN, spaces.Discrete(3, 1), 10)
-NET = Network(width=4, depth=1)
 FANCY = Network(width=4, layer_norm=True, residual=True, fourier=2, spectral_norm=True)
 SOURCES = [
     Source(Episodes(np.array([3]), observation=np.ones((4, 3)), action=np.ones((3, 1))), n, embodiment=n) for n in ("a", "b")
@@ -40,23 +36,23 @@ SOURCES = [
 BODIES = Spec.from_sources(SOURCES, 7)
 
 MAKERS = {
-    "deterministic": lambda: Deterministic.create(SPEC, FANCY, KEY),
-    "gaussian": lambda: Gaussian.create(SPEC, NET, KEY),
-    "conditional gaussian": lambda: Gaussian.create(SPEC, NET, KEY, log_std=None),
-    "tanh gaussian": lambda: TanhGaussian.create(SPEC, NET, KEY),
-    "mixture": lambda: GaussianMixture.create(SPEC, NET, KEY),
-    "categorical": lambda: Categorical.create(DISCRETE, NET, KEY),
-    "gru": lambda: Recurrent.create(SPEC, NET, KEY),
-    "lstm": lambda: Recurrent.create(DISCRETE, NET, KEY, cell="lstm"),
-    "chunk": lambda: ChunkRegression.create(SPEC, NET, KEY, history=2),
-    "chunk transformer": lambda: ChunkTransformer.create(SPEC, NET, KEY, heads=2, latent=1),
-    "receding": lambda: RecedingHorizon(ChunkRegression.create(SPEC, NET, KEY), 3),
-    "temporal": lambda: TemporalEnsemble(ChunkRegression.create(SPEC, NET, KEY), 0.1),
-    "ensemble": lambda: EnsemblePolicy.of([Deterministic.create(SPEC, NET, jax.random.key(k)) for k in range(2)]),
-    "greedy": lambda: greedy(Gaussian.create(SPEC, NET, KEY)),
+    "deterministic": lambda: filled(Deterministic.create, SPEC, FANCY),
+    "gaussian": lambda: filled(Gaussian.create, SPEC),
+    "conditional gaussian": lambda: filled(Gaussian.create, SPEC, log_std=None),
+    "tanh gaussian": lambda: filled(TanhGaussian.create, SPEC),
+    "mixture": lambda: filled(GaussianMixture.create, SPEC),
+    "categorical": lambda: filled(Categorical.create, DISCRETE),
+    "gru": lambda: filled(Recurrent.create, SPEC),
+    "lstm": lambda: filled(Recurrent.create, DISCRETE, cell="lstm"),
+    "chunk": lambda: filled(ChunkRegression.create, SPEC, history=2),
+    "chunk transformer": lambda: filled(ChunkTransformer.create, SPEC, heads=2, latent=1),
+    "receding": lambda: RecedingHorizon(filled(ChunkRegression.create, SPEC), 3),
+    "temporal": lambda: TemporalEnsemble(filled(ChunkRegression.create, SPEC), 0.1),
+    "ensemble": lambda: EnsemblePolicy.of([filled(Deterministic.create, SPEC, seed=k) for k in range(2)]),
+    "greedy": lambda: greedy(filled(Gaussian.create, SPEC)),
     "random": lambda: RandomPolicy(SPEC.action_space),
-    "vae": lambda: VAEPolicy.create(SPEC, NET, KEY),
-    "one of several bodies": lambda: MultiBody.create(BODIES, NET, KEY).for_body("b"),
+    "vae": lambda: filled(VAEPolicy.create, SPEC),
+    "one of several bodies": lambda: filled(MultiBody.create, BODIES).for_body("b"),
 }
 
 
@@ -66,14 +62,12 @@ def identical(one, other):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_every_policy_comes_back_and_acts_the_same(name, tmp_path):
-    policy = eqx.filter_jit(MAKERS[name])()
+def test_every_policy_comes_back(name, tmp_path):
+    policy = MAKERS[name]()
     back = saving.load(saving.save(policy, tmp_path / "policy"), type(policy))
     identical(back, policy)
-    act = eqx.filter_jit(lambda p: p.act(X, p.start(KEY), KEY)[0])
-    np.testing.assert_array_equal(act(back), act(policy))
 
 
 def test_several_bodies_statistics_and_recipes_come_back(tmp_path):
-    value = {"spec": BODIES, "policy": MultiBody.create(BODIES, NET, KEY), "statistics": Statistics.of(SOURCES), "network": FANCY}
+    value = {"spec": BODIES, "policy": filled(MultiBody.create, BODIES), "statistics": Statistics.of(SOURCES), "network": FANCY}
     identical(saving.load(saving.save(value, tmp_path / "x")), value)
