@@ -55,7 +55,7 @@ def score_report(
     if succeeded is None:
         return report
     compared = compare(succeeded, reference, design=design, units=units, level=level)
-    return report.with_section(difference_section(compared, "success", "Differences in success"))
+    return report.with_section(difference_section(compared, "success rate", "Differences in success"))
 
 
 def difference_section(compared: Sequence[Comparison], measure: str = "return", title: str = "Differences") -> Section:
@@ -64,7 +64,8 @@ def difference_section(compared: Sequence[Comparison], measure: str = "return", 
         (f"{c.first} minus {c.second}", c.difference, _p_text(c.p_holm), c.improvement) for c in compared
     ]
     effects = tuple(Effect(f"{c.first} minus {c.second}", c.difference) for c in compared)
-    name = f"{compared[0].difference.statistic} {measure}"
+    statistic = compared[0].difference.statistic
+    name = measure if statistic == measure else f"{statistic} {measure}"
     columns = ("A minus B", f"difference in {name}", "p (Holm)", "P(A > B)")
     notes = [
         "An interval that excludes 0 shows a difference at its level; p-values are corrected for all rows together, intervals are not.",
