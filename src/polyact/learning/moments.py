@@ -47,7 +47,8 @@ class ReturnScale(Frozen):
 
     @property
     def std(self) -> Float[Array, ""]:
-        return jnp.sqrt(jnp.maximum(self.square - self.mean**2, 1e-8))
+        """At least a tenth of the root mean square, because returns may all be equal."""
+        return jnp.sqrt(jnp.maximum(self.square - self.mean**2, 0.01 * self.square) + 1e-12)
 
     def after(self, returns: Float[Array, "*batch"], rate: float = 0.1) -> "ReturnScale":
         """The scale with one more batch."""

@@ -138,7 +138,7 @@ class PPO(OnPolicyLearner):
         if count % self.minibatches:
             kind = "sequences" if isinstance(model, Remembering) else "steps"
             raise PolyactError(f"a rollout of {count} {kind} can't be cut into {self.minibatches} equal minibatches")
-        shuffles = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, self.epochs))
+        shuffles = jnp.argsort(jax.random.bits(key, (self.epochs, count)), axis=1)
         arrays, static = eqx.partition((model, optimiser), eqx.is_array)
 
         def learn(arrays: PyTree, chosen: Array) -> tuple[PyTree, Metrics]:
