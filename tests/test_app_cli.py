@@ -104,6 +104,12 @@ def test_eval_in_a_world_that_does_not_wait(place, capsys):
     assert "latency 100 ms" in capsys.readouterr().out
 
 
+def test_eval_draws_scores_over_latency(place, capsys):
+    run("eval", "expert", "--env", "pendulum", "--episodes", 4, "--control-hz", 20, "--latencies", "0,0.05,0.1", "--json")
+    latency = next(section for section in spoken(capsys)["sections"] if section["title"] == "Latency")
+    assert latency["plots"][0]["curves"][0]["x"] == [0.0, 50.0, 100.0]
+
+
 def test_train_online_and_resume(place, capsys, tmp_path):
     out = tmp_path / "ppo"
     train = ("train", "ppo", "--env", "pendulum", "--out", out, "--set", "width=16", "--set", "rollout_length=16", "--envs", 2)

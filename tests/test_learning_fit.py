@@ -14,6 +14,7 @@ from polyact.errors import PolyactError, SavedError, TrainingError
 from polyact.learning import fit as engine
 from polyact.learning import program
 from polyact.learning.actor import Actor
+from polyact.learning.averaged import Averaged
 from polyact.learning.base import Learner
 from polyact.learning.bc import BC
 from polyact.learning.fit import fit
@@ -190,3 +191,14 @@ def test_schedules_rise_and_fall():
     assert float(Optimiser(1.0, "linear", final=0.2).rate(jnp.int32(50), jnp.int32(100))) == pytest.approx(0.6)
     with pytest.raises(PolyactError, match="schedule is 'step'"):
         Optimiser(schedule="step")
+
+
+def test_the_average_of_the_weights_is_what_a_loop_gives(source):
+    learner, decay = bc(), 0.5
+    averaged = fit(Averaged(learner, decay), source, steps=2, key=KEY, batch_size=16, report_every=1)
+    kept = []
+    fit(learner, source, steps=2, key=KEY, batch_size=16, evaluate=lambda p: kept.append(p) or {}, evaluate_every=1)
+    start = learner.init(averaged.spec, jax.random.fold_in(jax.random.fold_in(KEY, 0), 2**31 - 1)).actor
+    weights = [p.network.last.weight for p in (start, *kept)]
+    expected = decay * (decay * weights[0] + (1 - decay) * weights[1]) + (1 - decay) * weights[2]
+    np.testing.assert_allclose(averaged.policy.network.last.weight, expected, rtol=1e-5)

@@ -117,6 +117,8 @@ class Train:
     """First seed."""
     out: Path | None = None
     """Folder of the run (default: runs/LEARNER-N)."""
+    ema: float | None = None
+    """Deploy the moving average of the weights with this decay, e.g. 0.999 (with --data)."""
     set: Many = ()
     """Setting of the learner, field=value (polyact learners NAME lists them)."""
     report_every: int | None = None
@@ -152,6 +154,8 @@ class Eval:
     """What acts while nothing has arrived: hold, zero or chunk."""
     in_flight: int | None = None
     """Inferences that may overlap (default: as many as the latency needs; 1 when measured)."""
+    latencies: str | None = None
+    """Seconds apart by commas (0,0.05,0.1): adds the scores over latency to the report; needs --control-hz."""
     stochastic: bool = False
     """Keep the exploration of stochastic policies."""
     report: Path | None = None

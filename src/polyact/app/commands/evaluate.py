@@ -17,6 +17,7 @@ from polyact.envs.base import Env
 from polyact.errors import PolyactError
 from polyact.evaluation.evaluate import Clock, play, report_of
 from polyact.evaluation.interchange_lerobot import TaskScores, write_eval_info
+from polyact.evaluation.latency import latency_section
 from polyact.evaluation.pictures import trajectory_section
 from polyact.policies.base import Policy
 from polyact.policies.multibody import MultiBody
@@ -38,6 +39,11 @@ def run(command: Eval) -> None:
     report = report_of(played, title=f"Evaluation in {name}", clock=clock).with_facts(
         environment=name, episodes=command.episodes, seed=command.seed
     )
+    if latencies := _latencies(command):
+        sweep = {"episodes": command.episodes, "key": key, "fallback": command.fallback, "in_flight": command.in_flight}
+        report = report.with_section(
+            latency_section(policies, env, control_hz=command.control_hz or 0.0, latencies=latencies, **sweep)
+        )
     if command.json:
         print(report.to_json())
     else:
@@ -83,7 +89,20 @@ def _env_of(texts: tuple[str, ...]) -> str:
     raise PolyactError("none of the runs names an environment; say which with --env")
 
 
+def _latencies(command: Eval) -> list[float]:
+    if command.latencies is None:
+        return []
+    try:
+        return [float(part) for part in command.latencies.split(",")]
+    except ValueError as error:
+        raise PolyactError(f"--latencies is '{command.latencies}', expected seconds apart by commas") from error
+
+
 def _clock(command: Eval) -> Clock | None:
+    if command.latencies is not None and command.latency is None:
+        if command.control_hz is None:
+            raise PolyactError("--latencies needs --control-hz")
+        return None
     if command.control_hz is None and command.latency is None:
         if command.in_flight is not None or command.fallback != "hold":
             raise PolyactError("--fallback and --in-flight have no effect without --control-hz and --latency")

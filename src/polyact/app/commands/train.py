@@ -16,6 +16,7 @@ from polyact.data.formats import read
 from polyact.envs.catalogue import make
 from polyact.errors import PolyactError, TrainingError
 from polyact.learning import catalogue
+from polyact.learning.averaged import Averaged
 from polyact.learning.fit import fit
 from polyact.learning.fitted import Fitted
 from polyact.learning.train import train
@@ -28,6 +29,7 @@ def run(command: Train) -> None:
     entry = catalogue.entry(command.learner)
     learner = catalogue.learner(command.learner, command.set)
     _check(command, entry)
+    learner = Averaged(learner=learner, decay=command.ema) if command.ema is not None else learner
     cache.enable()
     env = make(command.env) if command.env else None
     out = command.out or runs.next_folder(command.learner)
@@ -74,6 +76,8 @@ def _check(command: Train, entry: catalogue.Entry) -> None:
         raise PolyactError(f"{command.learner} learns in an environment, not from data; leave out --data")
     if not command.data and not entry.online:
         raise PolyactError(f"{command.learner} learns from data; give it --data PATH (polyact data make {command.env} makes some)")
+    if command.ema is not None and not command.data:
+        raise PolyactError("--ema has no effect when learning in an environment")
     for name in ("envs", "update_ratio", "learning_starts", "buffer_size"):
         if command.data and getattr(command, name) is not None:
             raise PolyactError(f"--{name.replace('_', '-')} has no effect when learning from data")
