@@ -16,9 +16,10 @@ from polyact.policies.base import Memory, Policy
 from polyact.policies.spec import Spec
 
 if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar  # a type checker would take an AbstractVar for an argument of every __init__
+    from typing import ClassVar as AbstractClassVar  # a type checker would take them for arguments of every __init__
+    from typing import ClassVar as AbstractVar
 else:
-    from equinox import AbstractVar
+    from equinox import AbstractClassVar, AbstractVar
 
 TrainState = PyTree
 Metrics = dict[str, Array]
@@ -30,7 +31,7 @@ class Trainable(eqx.Module):
     `needs` names the data columns that `update` reads.
     """
 
-    needs: eqx.AbstractClassVar[tuple[str, ...]]
+    needs: AbstractClassVar[tuple[str, ...]]
 
     @abstractmethod
     def sampling(self, spec: Spec) -> Sampling:
