@@ -197,7 +197,7 @@ def test_one_compilation_however_many_intervals(learner, options):
 
 
 def test_training_stops_before_the_first_value_that_is_not_finite():
-    with pytest.raises(TrainingError, match="stopped at step 32: metric '[a-z_]+' is not finite") as caught:
+    with pytest.raises(TrainingError, match=r"stopped at step 32: metric '[a-z_]+' is not finite") as caught:
         train(ppo(), Walk(bad=19, horizon=100), steps=96, envs=2, key=KEY, report_every=48, progress=False)
     (carry,) = caught.value.progress.states
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(eqx.filter(carry.learner, eqx.is_inexact_array)))

@@ -112,8 +112,14 @@ class OnPolicyProcess(Process):
         return OnPolicyCarry(learner, reset_many(self.env, keys[0]), memory, Tally.zero(self.envs))
 
     def iterate(self, carry: OnPolicyCarry, key: PRNGKeyArray, i: Any) -> tuple[OnPolicyCarry, Metrics]:
-        collect, learn = jax.random.split(jax.random.fold_in(key, i))
-        keys = jax.random.split(collect, (self.learner.rollout_length, 2, self.envs))
+        play, learn = jax.random.split(jax.random.fold_in(key, i))
+        carry, trajectory, episodes = self.collect(carry, play)
+        state, metrics = self.learner.update(carry.learner, trajectory, learn)
+        return OnPolicyCarry(state, carry.vector, carry.memory, carry.tally), metrics | episodes
+
+    def collect(self, carry: OnPolicyCarry, key: PRNGKeyArray) -> tuple[OnPolicyCarry, Trajectory, Metrics]:
+        """One rollout with the learner as it is: what is carried on, the trajectory, and what its finished episodes report."""
+        keys = jax.random.split(key, (self.learner.rollout_length, 2, self.envs))
 
         def step(running: Any, keys: Any) -> tuple[Any, tuple[Trajectory, Metrics]]:
             vector, memory, tally = running
@@ -121,11 +127,9 @@ class OnPolicyProcess(Process):
             tally, episodes = tally.after(row.reward, row.ended)
             return (vector, memory, tally), (row, episodes)
 
-        start = (carry.vector, carry.memory, carry.tally)
-        (vector, memory, tally), (rows, episodes) = jax.lax.scan(step, start, keys)
+        running, (rows, episodes) = jax.lax.scan(step, (carry.vector, carry.memory, carry.tally), keys)
         trajectory = eqx.tree_at(lambda t: t.memory, rows, carry.memory, is_leaf=lambda leaf: leaf is None)
-        state, metrics = self.learner.update(carry.learner, trajectory, learn)
-        return OnPolicyCarry(state, vector, memory, tally), metrics | jax.tree.map(lambda values: values.sum(), episodes)
+        return OnPolicyCarry(carry.learner, *running), trajectory, jax.tree.map(lambda values: values.sum(), episodes)
 
     def _play(self, state: TrainState, vector: VectorState, memory: PyTree, keys: Any) -> tuple[VectorState, PyTree, Trajectory]:
         act = lambda o, m, k: self.learner.act(state, o, m, k)  # noqa: E731
