@@ -272,21 +272,25 @@ def test_recurrent_ppo_remembers_what_a_memoryless_policy_cannot():
     assert rollout(greedy(fitted.policy), Recall(), episodes=200, key=KEY).returns.mean() > 0.95
 
 
-def lost():
-    """On the path (0) action 0 stays and pays 1, action 1 loses the way (1); from there only action 1 leads back."""
-    transition = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]], float)
-    return Tabular(transition, np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([1.0, 0.0]), np.zeros(2, bool), horizon=40)
+def astray(length=6):
+    """On the path (0) action 0 stays and pays 1, action 1 leads astray; back needs action 1 six times, and action 0 starts that anew."""
+    transition = np.zeros((length + 1, 2, length + 1))
+    transition[0, 0, 0] = transition[1:, 0, 1] = 1
+    transition[np.arange(length + 1), 1, (np.arange(length + 1) + 1) % (length + 1)] = 1
+    reward = np.zeros((length + 1, 2))
+    reward[0, 0] = 1
+    return Tabular(transition, reward, np.eye(length + 1)[0], np.zeros(length + 1, bool), horizon=1000)
 
 
 def test_dagger_recovers_where_cloning_has_never_been():
-    env, clone = lost(), BC(Actor(Categorical, TABLE), Optimiser(1e-2))
-    expert = Scripted(env, lambda env, observation, key: observation)
-    options = {"steps_per_round": 100, "episodes_per_round": 4, "key": KEY, "batch_size": 32, "progress": False}
+    env, clone = astray(), BC(Actor(Categorical, TABLE), Optimiser(3e-2))
+    expert = Scripted(env, lambda env, observation, key: jnp.minimum(observation, 1))
+    options = {"steps_per_round": 60, "episodes_per_round": 4, "key": KEY, "batch_size": 32, "progress": False}
     cloned = dagger(clone, env, expert, rounds=1, **options)
     taught = dagger(clone, env, expert, rounds=4, **options)
     assert [record["round"] for record in taught.history] == [0, 1, 2, 3]
-    assert taught.history[0]["episode_return"] == 40
-    alone, helped = (rollout(fitted.policy, env, episodes=64, key=KEY).returns.mean() for fitted in (cloned, taught))
-    assert helped > 37 > 32 > alone
+    assert taught.history[0]["episode_return"] == 1000
+    alone, helped = (rollout(fitted.policy, env, episodes=256, key=KEY).returns for fitted in (cloned, taught))
+    assert helped.mean() - alone.mean() > 5 * np.sqrt(helped.var() / 256 + alone.var() / 256)
     with pytest.raises(PolyactError, match=r"beta\(0\) is 2"):
         dagger(clone, env, expert, rounds=1, beta=lambda number: 2, **options)
