@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polyact.evaluation.statistics import estimates
-from polyact.evaluation.statistics_compare import mann_whitney_interval, probability_of_improvement, wilson
-from polyact.evaluation.statistics_designs import variance, variance_of_difference
-from polyact.evaluation.statistics_functionals import iqm, optimality_gap
-from polyact.evaluation.statistics_success import paired_rate_difference, success_rate
+from polyact.evaluation.statistics.compare import mann_whitney_interval, probability_of_improvement, wilson
+from polyact.evaluation.statistics.designs import variance, variance_of_difference
+from polyact.evaluation.statistics.estimate import estimates
+from polyact.evaluation.statistics.functionals import iqm, optimality_gap
+from polyact.evaluation.statistics.success import paired_rate_difference, success_rate
 
 DISTRIBUTIONS = {
     "normal": lambda rng, size: rng.normal(size=size),

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from polyact.errors import DataError
-from polyact.evaluation import interchange as files
-from polyact.evaluation import interchange_lerobot as lerobot
+from polyact.evaluation.interchange import files, lerobot
 
 NUMBERS = st.floats(-1e6, 1e6)
 

@@ -12,9 +12,9 @@ import pytest
 
 from polyact.data.episodes import Episodes
 from polyact.errors import DataError, PolyactError
-from polyact.evaluation import off_policy as ope
-from polyact.evaluation import off_policy_log as logs
-from polyact.evaluation import off_policy_values as values
+from polyact.evaluation.off_policy import estimators as ope
+from polyact.evaluation.off_policy import log as logs
+from polyact.evaluation.off_policy import values
 from polyact.policies.base import StochasticPolicy
 
 S, A, H, DISCOUNT = 2, 2, 3, 0.9

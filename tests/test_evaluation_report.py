@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from polyact.errors import PolyactError
-from polyact.evaluation import plots, report_scores
-from polyact.evaluation.off_policy import Diagnostics, OffPolicyEstimate
-from polyact.evaluation.report import Distributions, Effect, Forest, Group, Lines, Picture, Report, Section, Table, cell_text
-from polyact.evaluation.statistics import Estimate, estimate
-from polyact.evaluation.statistics_curves import curve
-from polyact.evaluation.statistics_success import success_rate
+from polyact.evaluation.off_policy.estimators import Diagnostics, OffPolicyEstimate
+from polyact.evaluation.report import plots
+from polyact.evaluation.report import scores as report_scores
+from polyact.evaluation.report.report import Distributions, Effect, Forest, Group, Lines, Picture, Report, Section, Table, cell_text
+from polyact.evaluation.statistics.curves import curve
+from polyact.evaluation.statistics.estimate import Estimate, estimate
+from polyact.evaluation.statistics.success import success_rate
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><script>alert(1)</script></svg>'

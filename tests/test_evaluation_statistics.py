@@ -11,12 +11,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 
 from polyact.errors import PolyactError
-from polyact.evaluation import statistics_compare as comparing
-from polyact.evaluation import statistics_curves as curves
-from polyact.evaluation import statistics_designs as designs
-from polyact.evaluation import statistics_functionals as functionals
-from polyact.evaluation import statistics_success as rates
-from polyact.evaluation.statistics import Estimate, estimate
+from polyact.evaluation.statistics import compare as comparing
+from polyact.evaluation.statistics import curves, designs, functionals
+from polyact.evaluation.statistics import success as rates
+from polyact.evaluation.statistics.estimate import Estimate, estimate
 
 RNG = np.random.default_rng(0)
 SCORES = hnp.arrays(np.float64, st.integers(2, 12), elements=st.floats(-100, 100).map(lambda x: round(x, 3)))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # what type checkers and documentation see; the table below s
     from polyact.errors import PolyactError as PolyactError
     from polyact.evaluation.evaluate import Clock as Clock
     from polyact.evaluation.evaluate import evaluate as evaluate
-    from polyact.evaluation.report import Report as Report
+    from polyact.evaluation.report.report import Report as Report
     from polyact.learning.actor import Actor as Actor
     from polyact.learning.awac import AWAC as AWAC
     from polyact.learning.base import Learner as Learner
@@ -80,7 +80,7 @@ else:
         "envs.gymnasium_view": ("as_gymnasium",),
         "errors": ("PolyactError",),
         "evaluation.evaluate": ("Clock", "evaluate"),
-        "evaluation.report": ("Report",),
+        "evaluation.report.report": ("Report",),
         "learning.actor": ("Actor",),
         "learning.awac": ("AWAC",),
         "learning.base": ("Learner",),

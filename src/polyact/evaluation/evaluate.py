@@ -19,8 +19,8 @@ from polyact.envs.base import Env
 from polyact.envs.families import Family
 from polyact.envs.host import HostEnv
 from polyact.errors import PolyactError
-from polyact.evaluation.report import Report, Section, Table
-from polyact.evaluation.report_scores import score_report
+from polyact.evaluation.report.report import Report, Section, Table
+from polyact.evaluation.report.scores import score_report
 from polyact.policies.base import Policy, greedy
 
 World = Env | Family | HostEnv

@@ -8,9 +8,9 @@ from jaxtyping import PRNGKeyArray
 from polyact.acting.realtime import Fallback
 from polyact.errors import PolyactError
 from polyact.evaluation.evaluate import Clock, Policies, World, play
-from polyact.evaluation.report import Section
-from polyact.evaluation.report_scores import curve_section
-from polyact.evaluation.statistics_curves import Curve, curve
+from polyact.evaluation.report.report import Section
+from polyact.evaluation.report.scores import curve_section
+from polyact.evaluation.statistics.curves import Curve, curve
 
 
 def latency_section(

@@ -11,7 +11,7 @@ from polyact.data.episodes import Episodes
 from polyact.envs.base import Env
 from polyact.envs.render import animate_svg, map_svg
 from polyact.envs.scene import Drawable
-from polyact.evaluation.report import Picture, Section
+from polyact.evaluation.report.report import Picture, Section
 
 FRAMES = 60
 

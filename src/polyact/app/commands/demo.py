@@ -26,7 +26,7 @@ from polyact.envs.point_navigation import PointNavigation, left_or_right, pass_l
 from polyact.envs.render import map_svg
 from polyact.evaluation.evaluate import Clock, play, report_of
 from polyact.evaluation.pictures import paths, trajectory_section
-from polyact.evaluation.report import Picture, Report, Section
+from polyact.evaluation.report.report import Picture, Report, Section
 from polyact.learning.actor import Actor
 from polyact.learning.base import Learner
 from polyact.learning.bc import BC

@@ -16,7 +16,7 @@ from polyact.envs import catalogue
 from polyact.envs.base import Env
 from polyact.errors import PolyactError
 from polyact.evaluation.evaluate import Clock, play, report_of
-from polyact.evaluation.interchange_lerobot import TaskScores, write_eval_info
+from polyact.evaluation.interchange.lerobot import TaskScores, write_eval_info
 from polyact.evaluation.latency import latency_section
 from polyact.evaluation.pictures import trajectory_section
 from polyact.policies.base import Policy

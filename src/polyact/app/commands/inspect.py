@@ -7,7 +7,7 @@ from polyact.data.inspect import Inspection, inspect
 from polyact.data.pictures import pictures
 from polyact.data.source import Source
 from polyact.errors import PolyactError
-from polyact.evaluation.report import Picture, Report, Section, Table
+from polyact.evaluation.report.report import Picture, Report, Section, Table
 from polyact.learning.catalogue import LEARNERS
 
 

@@ -62,6 +62,19 @@ def new_folder(path: PathLike) -> Iterator[Path]:
 
 
 @contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Like `new_file`, also over an older file: readers see the old one or the new one, never half of one."""
+    target = Path(path)
+    aside = _aside(target)
+    try:
+        with writing(target):
+            yield aside
+            os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
 def reading(path: PathLike, field: str = "") -> Iterator[None]:
     """Turn whatever a library raises on a damaged file into a DataError that names the file (and the field) in one line.
 

@@ -16,8 +16,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from polyact.errors import PolyactError, unknown
-from polyact.evaluation.statistics import Estimate, check_level, named
-from polyact.evaluation.statistics_designs import (
+from polyact.evaluation.statistics.designs import (
     UNITS,
     Design,
     Units,
@@ -27,8 +26,9 @@ from polyact.evaluation.statistics_designs import (
     variance,
     variance_of_difference,
 )
-from polyact.evaluation.statistics_functionals import Statistic
-from polyact.evaluation.statistics_success import paired_rate_difference
+from polyact.evaluation.statistics.estimate import Estimate, check_level, named
+from polyact.evaluation.statistics.functionals import Statistic
+from polyact.evaluation.statistics.success import paired_rate_difference
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from scipy import stats
 
 from polyact.errors import PolyactError, unknown
-from polyact.evaluation import statistics_bootstrap as bootstrap
-from polyact.evaluation.statistics_designs import UNITS, Design, Units, check_units, describe, score_table, variance
-from polyact.evaluation.statistics_functionals import BY_NAME, Statistic
-from polyact.evaluation.statistics_quantiles import quantile_limits
+from polyact.evaluation.statistics import bootstrap
+from polyact.evaluation.statistics.designs import UNITS, Design, Units, check_units, describe, score_table, variance
+from polyact.evaluation.statistics.functionals import BY_NAME, Statistic
+from polyact.evaluation.statistics.quantiles import quantile_limits
 
 Method = Literal["auto", "t", "studentised", "standard_error", "bca", "percentile"]
 
@@ -89,7 +89,7 @@ def estimate(
 ) -> Estimate:
     """Summarise scores [n] or [runs, columns] with an interval.
 
-    design: what the columns are (`statistics_designs`); a vector has none. units: names of the two axes, by default those of the
+    design: what the columns are (`statistics.designs`); a vector has none. units: names of the two axes, by default those of the
     design; only the first matters for a vector. method 'auto' takes what held its coverage in simulation: studentised bootstrap for
     vectors of 5 to 2000 scores, order statistics for quantiles, Student's t on the bootstrap's standard error for interquartile means
     of vectors and of runs by tasks, else Student's t on the design's standard error. times: bootstrap replicates, drawn from `seed`.

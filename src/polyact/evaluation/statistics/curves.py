@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from polyact.errors import PolyactError
-from polyact.evaluation.statistics import Estimate, check_level, estimates
-from polyact.evaluation.statistics_compare import wilson
-from polyact.evaluation.statistics_designs import UNITS, Design, Units, score_table
-from polyact.evaluation.statistics_functionals import Statistic
+from polyact.evaluation.statistics.compare import wilson
+from polyact.evaluation.statistics.designs import UNITS, Design, Units, score_table
+from polyact.evaluation.statistics.estimate import Estimate, check_level, estimates
+from polyact.evaluation.statistics.functionals import Statistic
 
 
 @dataclass(frozen=True)

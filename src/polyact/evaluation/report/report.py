@@ -1,6 +1,6 @@
 """A report is a value: sections of words, tables of estimates, plots and pictures. It prints, it is JSON, it is a web page.
 
-Nothing here computes; `report_scores` fills reports from scores, `report_html` and `report_json` render them.
+Nothing here computes; `scores` fills reports from scores, `html`, `json` and `rich` render them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polyact.data.formats.common import PathLike
+from polyact.data.formats.common import PathLike, replacing
 from polyact.errors import PolyactError
-from polyact.evaluation.statistics import Estimate, show
-from polyact.evaluation.statistics_curves import Curve
+from polyact.evaluation.statistics.curves import Curve
+from polyact.evaluation.statistics.estimate import Estimate, show
 
 Cell = str | bool | int | float | Estimate | None
 
@@ -140,28 +140,27 @@ class Report:
 
     def to_json(self) -> str:
         """Strict JSON (NaN is null); `from_json` gives the same report back."""
-        from polyact.evaluation.report_json import dump
+        from polyact.evaluation.report.json import dump
 
         return dump(self)
 
     @staticmethod
     def from_json(text: str) -> Report:
         """Inverse of `to_json`. Raises PolyactError that names the place of what is missing or wrong."""
-        from polyact.evaluation.report_json import load
+        from polyact.evaluation.report.json import load
 
         return load(text)
 
     def to_html(self, path: PathLike) -> Path:
         """Write one self-contained page (no network, no scripts), replacing an older one whole. Returns its path."""
-        from polyact.evaluation.replacing import replacing
-        from polyact.evaluation.report_html import page
+        from polyact.evaluation.report.html import page
 
         with replacing(path) as aside:
             aside.write_text(page(self), "utf-8")
         return Path(path)
 
     def __rich__(self):
-        from polyact.evaluation.report_rich import render
+        from polyact.evaluation.report.rich import render
 
         return render(self)
 

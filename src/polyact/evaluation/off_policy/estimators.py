@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from polyact.data.episodes import Episodes
 from polyact.errors import PolyactError, unknown
-from polyact.evaluation.off_policy_log import (
+from polyact.evaluation.off_policy.log import (
     Log,
     Target,
     first_observations,
@@ -29,8 +29,8 @@ from polyact.evaluation.off_policy_log import (
     unweighted,
     weigh,
 )
-from polyact.evaluation.off_policy_values import ActionValues
-from polyact.evaluation.statistics import Estimate, estimate
+from polyact.evaluation.off_policy.values import ActionValues
+from polyact.evaluation.statistics.estimate import Estimate, estimate
 
 Contributions = Float[np.ndarray, " E"]
 
@@ -43,7 +43,7 @@ class Diagnostics:
 
     effective_episodes: (sum w)^2 / sum w^2 of the whole-episode weights (Kong 1992). largest_share: of the total weight, on one episode.
     mean_weight: 1 in expectation where the behaviour could do all that the target does. unsupported: share of the target's actions the
-    behaviour never takes (NaN: not known, see `off_policy_log.unsupported`).
+    behaviour never takes (NaN: not known, see `off_policy.log.unsupported`).
     """
 
     effective_episodes: float
@@ -119,7 +119,7 @@ def off_policy_evaluation(
     """Estimate the target policy's expected discounted return with every estimator the inputs allow (or those named).
 
     target: a StochasticPolicy, or log-probabilities [N] of the logged actions under it. values: fitted q and v of the target, for the
-    direct and the doubly robust estimators. unsupported: from `off_policy_log.unsupported`, to be reported with the estimates.
+    direct and the doubly robust estimators. unsupported: from `off_policy.log.unsupported`, to be reported with the estimates.
     Intervals resample episodes; they do not hold the error of a fitted model.
     Raises DataError when rewards, actions or behaviour probabilities are missing, PolyactError when weights overflow.
     """
@@ -129,10 +129,12 @@ def off_policy_evaluation(
             raise unknown("off-policy estimator", name, ESTIMATORS)
         if name in (DIRECT, *ROBUST) and values is None:
             raise PolyactError(
-                f"the estimator '{name}' needs values: fit them with fitted_q_tabular or fitted_q_linear, or give a critic's"
+                f"the estimator '{name}' needs values: fit them with fitted_q_tabular, fitted_q_linear or FQE (learned_values)"
             )
         if name != DIRECT and target is None:
             raise PolyactError(f"the estimator '{name}' needs the target policy or its log-probabilities")
+    if values is not None and values.discount is not None and not math.isclose(values.discount, discount, rel_tol=1e-6):
+        raise PolyactError(f"values were fitted with discount {values.discount:g}, the estimate asks for {discount:g}")
     log = weigh(episodes, target, discount) if target is not None else unweighted(episodes, discount)
     found = diagnose(log, unsupported) if target is not None else None
     return {name: _one(name, episodes, log, values, found, level, seed) for name in names}

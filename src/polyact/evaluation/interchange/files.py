@@ -1,7 +1,7 @@
 """Scores in the files of other libraries, read and written, so that polyact judges their runs and they ours.
 
 Stable-Baselines3 `evaluations.npz` and `monitor.csv`, rliable's score arrays, d3rlpy's metric files; LeRobot's `eval_info.json` is in
-`interchange_lerobot`. Reading never unpickles; a damaged file is one line that names it and the field. Writing replaces the file whole
+`interchange.lerobot`. Reading never unpickles; a damaged file is one line that names it and the field. Writing replaces the file whole
 or not at all.
 """
 
@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from polyact.data.formats.common import PathLike, parse_json, reading
+from polyact.data.formats.common import PathLike, parse_json, reading, replacing
 from polyact.data.formats.npz import load_arrays
 from polyact.errors import DataError
-from polyact.evaluation.replacing import replacing
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from polyact.errors import PolyactError
-from polyact.evaluation.statistics_designs import Design, resample, variance
-from polyact.evaluation.statistics_functionals import Statistic
+from polyact.evaluation.statistics.designs import Design, resample, variance
+from polyact.evaluation.statistics.functionals import Statistic
 
 CHUNK = 4_000_000
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy import optimize, stats
 
 from polyact.errors import PolyactError, unknown
-from polyact.evaluation.statistics import Estimate, check_level
+from polyact.evaluation.statistics.estimate import Estimate, check_level
 
 PRIORS = {"jeffreys": (0.5, 0.5), "uniform": (1.0, 1.0)}
 Prior = Literal["jeffreys", "uniform"]

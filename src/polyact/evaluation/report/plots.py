@@ -12,9 +12,9 @@ from html import escape
 
 import numpy as np
 
-from polyact.evaluation.report import Distributions, Effect, Forest, Group, Lines, Plot
-from polyact.evaluation.statistics import Estimate
-from polyact.evaluation.statistics_curves import Curve
+from polyact.evaluation.report.report import Distributions, Effect, Forest, Group, Lines, Plot
+from polyact.evaluation.statistics.curves import Curve
+from polyact.evaluation.statistics.estimate import Estimate
 
 COLOURS = 8
 MOST_DOTS = 300

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from polyact.data.formats.common import PathLike, naming, read_json
+from polyact.data.formats.common import PathLike, naming, read_json, reading, replacing
 from polyact.errors import DataError
-from polyact.evaluation.replacing import replacing
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,8 @@ def _task(path: PathLike, where: str, columns: dict[str, Any], group: str, task:
             return None
         if not all(isinstance(v, int | float) for v in values):
             raise DataError(f"{path}: {where}: '{name}' holds values that are not numbers")
-        return np.asarray(values, kind)
+        with reading(path, f"{where}: '{name}'"):
+            return np.asarray(values, kind)
 
     returns = column("sum_reward", np.float64)
     if returns is None:

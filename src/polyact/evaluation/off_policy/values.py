@@ -14,18 +14,19 @@ from scipy import sparse
 
 from polyact.data.episodes import Column, Episodes
 from polyact.errors import PolyactError
-from polyact.evaluation.off_policy_log import check_table, next_observations, numbered, observations, terminated, unweighted
+from polyact.evaluation.off_policy.log import check_table, next_observations, numbered, observations, terminated, unweighted
 
 
 @dataclass(frozen=True)
 class ActionValues:
     """Values of the target policy. q(observations [n, ...], actions [n, ...]) -> [n]; v(observations [n, ...]) -> [n], the mean of q over
-    the target's actions. Both in NumPy. note: what is known to be shaky about them.
+    the target's actions. Both in NumPy. note: what is known to be shaky about them; discount: theirs, None when not known.
     """
 
     q: Callable[[Column, Column], np.ndarray]
     v: Callable[[Column], np.ndarray]
     note: str = ""
+    discount: float | None = None
 
 
 def tabular_values(q: Float[np.ndarray, "S A"], policy: Float[np.ndarray, "S A"], note: str = "") -> ActionValues:

@@ -7,8 +7,8 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from polyact.evaluation.report import Cell, Report, Section, Table, cell_detail, cell_text
-from polyact.evaluation.statistics import Estimate
+from polyact.evaluation.report.report import Cell, Report, Section, Table, cell_detail, cell_text
+from polyact.evaluation.statistics.estimate import Estimate
 
 
 def render(report: Report) -> RenderableType:

@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 
 from polyact.errors import PolyactError
-from polyact.evaluation.off_policy import OffPolicyEstimate
-from polyact.evaluation.report import Cell, Distributions, Effect, Forest, Group, Lines, Report, Section, Table
-from polyact.evaluation.statistics import Estimate, estimate
-from polyact.evaluation.statistics_compare import Comparison, compare
-from polyact.evaluation.statistics_curves import Curve
-from polyact.evaluation.statistics_designs import UNITS, Design, Units, score_table
-from polyact.evaluation.statistics_functionals import Statistic
-from polyact.evaluation.statistics_success import success_rate
+from polyact.evaluation.off_policy.estimators import OffPolicyEstimate
+from polyact.evaluation.report.report import Cell, Distributions, Effect, Forest, Group, Lines, Report, Section, Table
+from polyact.evaluation.statistics.compare import Comparison, compare
+from polyact.evaluation.statistics.curves import Curve
+from polyact.evaluation.statistics.designs import UNITS, Design, Units, score_table
+from polyact.evaluation.statistics.estimate import Estimate, estimate
+from polyact.evaluation.statistics.functionals import Statistic
+from polyact.evaluation.statistics.success import success_rate
 
 
 def score_report(

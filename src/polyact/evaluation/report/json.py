@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from polyact.errors import PolyactError
-from polyact.evaluation.report import Report
+from polyact.evaluation.report.report import Report
 
 VERSION = 1
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from polyact.evaluation.statistics_designs import Design, variance
+from polyact.evaluation.statistics.designs import Design, variance
 
 
 def quantile_limits(

@@ -6,9 +6,9 @@ import base64
 from html import escape
 from importlib import resources
 
-from polyact.evaluation import plots
-from polyact.evaluation.report import Cell, Picture, Plot, Report, Section, Table, cell_detail, cell_text
-from polyact.evaluation.statistics import Estimate
+from polyact.evaluation.report import plots
+from polyact.evaluation.report.report import Cell, Picture, Plot, Report, Section, Table, cell_detail, cell_text
+from polyact.evaluation.statistics.estimate import Estimate
 
 WIDE, NARROW = 720, 330
 FOOTER = "Made with polyact. Intervals name the axis that was resampled; differences read “A minus B”."
@@ -17,7 +17,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def page(report: Report) -> str:
     """The page as text."""
-    style = resources.files("polyact.evaluation").joinpath("report.css").read_text("utf-8")
+    style = resources.files("polyact.evaluation.report").joinpath("report.css").read_text("utf-8")
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in report.facts)
     links = "".join(f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(report.sections))
     return (
