@@ -26,6 +26,7 @@ PHYSICS = (
     "hopper2d",
 )
 STEPS = 150
+QUICK = {"xla_backend_optimization_level": 0}  # these programs run once: compiling them takes longest
 KEYS, WHO = jax.random.split(jax.random.key(3), 15), jnp.arange(15) % 3
 
 
@@ -51,7 +52,7 @@ def runner(name: str):
         return out, state
 
     worlds = jax.vmap(episode, (None, 0, 0))
-    return jax.jit(jax.vmap(worlds, (0, None, None)))
+    return jax.jit(jax.vmap(worlds, (0, None, None)), compiler_options=QUICK)
 
 
 def changed_one_by_one(env):

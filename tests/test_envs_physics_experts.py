@@ -12,6 +12,8 @@ from polyact.envs.base import Env
 from polyact.envs.catalogue import expert, experts, make
 from polyact.envs.point_navigation import PointNavigation, pass_left, pass_right, sloppy
 
+QUICK = {"xla_backend_optimization_level": 0}  # these programs run once: compiling them takes longest
+
 
 def play(env: Env, *rules, episodes: int = 32):
     """Whole episodes of each rule, from the same starts: for each a namespace of observation [E, T, ...] (before the step), reward
@@ -28,7 +30,7 @@ def play(env: Env, *rules, episodes: int = 32):
         return jax.lax.scan(advance, (state, observation, jnp.asarray(True)), jax.random.split(key, env.horizon))[1]
 
     keys = jax.random.split(jax.random.key(0), episodes)
-    every = jax.jit(jax.vmap(jax.vmap(episode, (None, 0)), (0, None)))(jnp.arange(len(rules)), keys)
+    every = jax.jit(jax.vmap(jax.vmap(episode, (None, 0)), (0, None)), compiler_options=QUICK)(jnp.arange(len(rules)), keys)
     for who in range(len(rules)):
         observation, reward, alive, info = jax.tree.map(lambda x, who=who: np.asarray(x[who]), every)
         ever = {name: np.any(value & alive, 1) for name, value in info.items() if value.dtype == bool}
