@@ -95,7 +95,7 @@ def test_eval_pairs_runs_with_baselines_and_reports(place, capsys, tmp_path):
     report = spoken(capsys)
     assert report["sections"][0]["tables"][0]["rows"][0][0] == "run"
     assert "<svg" in page.read_text()
-    assert json.loads(info.read_text())["overall"]["n_episodes"] == 12
+    assert json.loads(info.read_text())["overall"]["n_episodes"] == 16  # two seeds of the run, random and expert
 
 
 def test_eval_in_a_world_that_does_not_wait(place, capsys):
@@ -133,7 +133,7 @@ def test_train_online_and_resume(place, capsys, tmp_path):
         (("train", "bc", "--data", "x", "--set", "width"), "'width' is not a setting"),
         (("train", "bc", "--data", "x", "--set", "width=wide"), "width is 256, 'wide' is no value of that type"),
         (("train", "bc", "--data", "x", "--set", "policy=gausian"), "did you mean 'gaussian'"),
-        (("train", "bc", "--data", "x", "--set", "policy.size=3"), "unknown option of Gaussian 'size'"),
+        (("train", "bc", "--data", "x", "--set", "policy.size=3"), "option of GaussianOrCategorical 'size'"),
         (("train", "bc", "--data", "x", "--envs", "3"), "--envs has no effect"),
         (("eval", "nowhere", "--env", "pendulum"), "no finished run"),
         (("eval", "random", "--env", "pendulun"), "did you mean 'pendulum'"),

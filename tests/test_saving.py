@@ -277,7 +277,7 @@ def test_a_failed_write_keeps_the_old_folder(policy, saved, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "_write", full)
+    monkeypatch.setattr(saving, "write_file", full)
     with pytest.raises(OSError, match="No space"):
         saving.save(Pendulum(), saved, overwrite=True)
     identical(saving.load(saved), policy)

@@ -36,6 +36,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> PolyactError:
     return PolyactError(f"unknown {kind} '{name}'{hint} (known: {shown or 'none'})")
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line of bounded length; its class when it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def need(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency, or say in one line which extra brings it."""
     try:

@@ -126,9 +126,9 @@ class Train:
     evaluate_every: int | None = None
     """Steps between evaluations in --env."""
     checkpoint_every: int | None = None
-    """Steps between checkpoints (default: only the last)."""
+    """Steps between checkpoints (default: the last, and where training is interrupted)."""
     resume: bool = False
-    """Continue the run in --out, bit for bit."""
+    """Continue the run in --out from its newest checkpoint, bit for bit."""
     overwrite: Overwrite = False
     json: Json = False
     debug: Debug = False
@@ -139,7 +139,7 @@ class Eval:
     """Evaluate runs, paired: every policy meets the same initial states and disturbances."""
 
     runs: Positional[tuple[str, ...]]
-    """Folders of runs, or 'random', or 'expert:NAME' for a scripted expert of the environment."""
+    """Folders of runs or of saved policies, 'random', or 'expert:NAME' for a scripted expert of the environment."""
     env: str | None = None
     """Environment (default: the one the first run names)."""
     episodes: int = 64

@@ -2,17 +2,19 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def console() -> Console:
-    """Standard output for people; wide enough for tables when it is not a terminal."""
+    """Standard output for people; wide enough for tables when it is no terminal and $COLUMNS does not say how wide it is."""
     screen = Console()
-    return screen if screen.is_terminal else Console(width=140)
+    return screen if screen.is_terminal or "COLUMNS" in os.environ else Console(width=140)
 
 
 def print_json(value: Any) -> None:
@@ -21,13 +23,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table; numbers are right-aligned."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """A table; numbers are right-aligned. Text is shown as it is, without markup."""
+    table = Table(title=Text(title), title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*(Text(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in row))
     console().print(table)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from polyact.errors import PolyactError
+from polyact.saving.files import put
 
 MARKER = ".polyact"
 
@@ -22,14 +23,13 @@ def fresh_folder(target: Path, overwrite: bool) -> Iterator[Path]:
         raise PolyactError(f"{target} exists; use --overwrite to replace it, or another --out")
     if target.exists() and any(target.iterdir()) and not (target / MARKER).exists():
         raise PolyactError(f"{target} holds something that polyact did not write; it is not overwritten")
-    aside = target.with_name(f"{target.name}.writing-{os.getpid()}")
+    target = target.absolute()
+    aside = target.with_name(f".{target.name}.writing-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     (aside / MARKER).write_text("written by polyact; --overwrite may replace this folder\n")
     try:
         yield aside
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(aside, target)
+        put(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

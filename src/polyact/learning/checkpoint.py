@@ -3,12 +3,14 @@
 A checkpoint holds arrays and JSON only. The structure is rebuilt from the learner; what does not match it is refused.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,10 +33,8 @@ def write(folder: Path, step: int, states: list[PyTree], history: list[dict[str,
         {name: array for seed, state in enumerate(states) for name, array in _arrays(state, seed).items()},
         aside / "state.safetensors",
     )
-    text = json.dumps(
-        {"version": VERSION, "step": step, "seeds": len(states), "identity": identity, "history": history}, allow_nan=True
-    )
-    (aside / "checkpoint.json").write_text(text)
+    facts = {"version": VERSION, "step": step, "seeds": len(states), "sha256": _digest(aside)}
+    (aside / "checkpoint.json").write_text(json.dumps(facts | {"identity": identity, "history": history}, allow_nan=True))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)
     for old in folder.iterdir():
@@ -62,17 +62,45 @@ def read(path: Path, templates: list[PyTree], identity: dict[str, Any]) -> tuple
     """
     try:
         facts = json.loads((path / "checkpoint.json").read_text())
+        if facts["version"] != VERSION:
+            raise SavedError(f"checkpoint {path} has version {facts['version']}, this polyact reads {VERSION}")
+        step, written, history = int(facts["step"]), dict(facts["identity"]), list(facts["history"])
+        if facts["sha256"] != _digest(path):
+            raise SavedError(f"checkpoint {path} is damaged: the checksum of state.safetensors does not match")
         arrays = load_file(path / "state.safetensors")
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except SavedError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise SavedError(f"checkpoint {path} is damaged: {error}") from error
-    if facts.get("version") != VERSION or facts.get("seeds") != len(templates):
-        raise SavedError(
-            f"checkpoint {path} has version {facts.get('version')} and {facts.get('seeds')} seeds, expected {VERSION} and {len(templates)}"
-        )
     for name, value in identity.items():
-        if facts["identity"].get(name) != value:
-            raise SavedError(f"checkpoint {path} was written with {name} = {facts['identity'].get(name)}, this run has {value}")
-    return facts["step"], [_restore(template, seed, arrays, path) for seed, template in enumerate(templates)], facts["history"]
+        if written.get(name) != value:
+            was, now = _difference(str(written.get(name)), str(value))
+            raise SavedError(f"checkpoint {path} was written with {name} = {was}, this run has {now}")
+    return step, [_restore(template, seed, arrays, path) for seed, template in enumerate(templates)], history
+
+
+def _difference(one: str, other: str) -> tuple[str, str]:
+    """Two texts cut down to where they begin to differ."""
+    same = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    start = max(0, same - 30)
+    return _excerpt(one, start), _excerpt(other, start)
+
+
+def _excerpt(text: str, start: int, length: int = 80) -> str:
+    return " ".join(f"{'...' if start else ''}{text[start : start + length]}{'...' if start + length < len(text) else ''}".split())
+
+
+def _digest(folder: Path) -> str:
+    with open(folder / "state.safetensors", "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(values: PyTree) -> str:
+    """A short hash of every number in a tree: what `repr` does not show of arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(eqx.filter(values, eqx.is_array_like)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _arrays(state: PyTree, seed: int) -> dict[str, np.ndarray]:

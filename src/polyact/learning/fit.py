@@ -75,7 +75,8 @@ def fit(
     draw = draw_from(table, sampling)
     keys = [jax.random.fold_in(key, seed) for seed in range(seeds)]
     plan = Plan(steps, min(report_every, steps), evaluate_every, checkpoint_every)
-    identity = _identity(learner, sampling, used, {"batch_size": batch_size, "seeds": seeds, "steps": steps}, key)
+    numbers = {"batch_size": batch_size, "seeds": seeds, "steps": steps}
+    identity = _identity(learner, sampling, used, [] if weights is None else weights, numbers, key)
     states = [_initial(learner, spec, k) for k in keys]
     where = Path(checkpoints) if checkpoints else None
     done, states, history = checkpoint.resumed(where if resume else None, states, identity)
@@ -199,11 +200,14 @@ def fingerprint(mixture: Mixture) -> str:
     return digest.hexdigest()[:16]
 
 
-def _identity(learner: Trainable, sampling: Sampling, mixture: Mixture, numbers: dict[str, Any], key: PRNGKeyArray) -> Record:
+def _identity(
+    learner: Trainable, sampling: Sampling, mixture: Mixture, weights: Any, numbers: dict[str, Any], key: PRNGKeyArray
+) -> Record:
     """What must agree for a checkpoint to be continued."""
     return {
         "learner": repr(learner),
         "sampling": repr(sampling),
+        "values": checkpoint.fingerprint((learner, sampling, np.asarray(weights))),
         "data": fingerprint(mixture),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         **numbers,

@@ -44,11 +44,12 @@ class Plan:
 
 @dataclass
 class Progress:
-    """Where a run stands: steps done, training states per seed, and one record per report and seed."""
+    """Where a run stands: steps done, training states per seed, one record per report and seed, and what makes a policy of a state."""
 
     done: int
     states: list[Carry]
     history: list[Record] = field(default_factory=list)
+    policy: Callable[[Carry], Policy] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,33 +67,51 @@ class Hooks:
 def run(plan: Plan, fleet: Fleet, done: int, history: list[Record], hooks: Hooks) -> Progress:
     """Carry every seed from step `done` to `plan.steps`.
 
-    Raises TrainingError when a metric is not finite; its `progress` holds the states just before that step.
+    Raises TrainingError when a metric is not finite; its `progress` holds the states just before that step. With a folder of
+    checkpoints they are also written there, and so are those of the last whole interval when the user interrupts.
     """
-    history = list(history)
+    history, began_at = list(history), done
     with Bar(hooks.label, plan.steps, hooks.show) as bar:
-        while done < plan.steps:
-            stop, began = plan.next_stop(done), time.perf_counter()
-            summaries = fleet.advance(done, stop - done)
-            if broken := first_broken(summaries):
-                fleet.back()
-                fleet.advance(done, broken[0] - done)
-                raise _broken_error(*broken, Progress(broken[0], fleet.states(), history))
-            rate, done = (stop - done) / (time.perf_counter() - began), stop
-            records = [_record(done, seed, summary, rate) for seed, summary in enumerate(summaries)]
-            if hooks.evaluate and hooks.policy and _due(plan.evaluate_every, done, plan):
-                for record, state in zip(records, fleet.states(), strict=True):
-                    record |= hooks.evaluate(hooks.policy(state))
-            history.extend(records)
-            if hooks.checkpoints and _due(plan.checkpoint_every, done, plan):
-                checkpoint.write(hooks.checkpoints, done, fleet.states(), history, hooks.identity)
-            bar.advance_to(done, _note(records[0]))
-    return Progress(done, fleet.states(), history)
+        try:
+            while done < plan.steps:
+                stop, began = plan.next_stop(done), time.perf_counter()
+                summaries = fleet.advance(done, stop - done)
+                if broken := first_broken(summaries):
+                    raise _broken_error(*broken, _before(broken[0], done, fleet, history, hooks))
+                rate, done = (stop - done) / (time.perf_counter() - began), stop
+                records = [_record(done, seed, summary, rate) for seed, summary in enumerate(summaries)]
+                history.extend(records)
+                if hooks.evaluate and hooks.policy and _due(plan.evaluate_every, done, plan):
+                    for record, state in zip(records, fleet.states(), strict=True):
+                        record |= hooks.evaluate(hooks.policy(state))
+                if _due(plan.checkpoint_every, done, plan):
+                    _keep(done, fleet.states(), history, hooks)
+                bar.advance_to(done, _note(records[0]))
+        except KeyboardInterrupt:
+            if done > began_at:
+                _keep(done, fleet.states(), history, hooks)
+            raise
+    return Progress(done, fleet.states(), history, hooks.policy)
 
 
 def first_broken(summaries: list[Summary]) -> tuple[int, str, int] | None:
     """(step, metric, seed) of the earliest value that is not finite."""
     found = [(int(at), name, seed) for seed, s in enumerate(summaries) for name, at in s.broken.items() if int(at) >= 0]
     return min(found) if found else None
+
+
+def _before(step: int, done: int, fleet: Fleet, history: list[Record], hooks: Hooks) -> Progress:
+    """Where the run stood before a step of the interval that began at `done`."""
+    fleet.back()
+    if step > done:
+        fleet.advance(done, step - done)
+    _keep(step, fleet.states(), history, hooks)
+    return Progress(step, fleet.states(), history, hooks.policy)
+
+
+def _keep(done: int, states: list[Carry], history: list[Record], hooks: Hooks) -> None:
+    if hooks.checkpoints:
+        checkpoint.write(hooks.checkpoints, done, states, history, hooks.identity)
 
 
 def _broken_error(step: int, name: str, seed: int, progress: Progress) -> TrainingError:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from polyact import cache, spaces
+from polyact import cache, saving, spaces
 from polyact.acting.rollout import successes
 from polyact.app import runs
 from polyact.app.arguments import Eval
@@ -20,6 +20,7 @@ from polyact.evaluation.interchange.lerobot import TaskScores, write_eval_info
 from polyact.evaluation.latency import latency_section
 from polyact.evaluation.pictures import trajectory_section
 from polyact.policies.base import Policy
+from polyact.policies.fitting import check_fits
 from polyact.policies.multibody import MultiBody
 from polyact.policies.random_policy import RandomPolicy
 from polyact.policies.scripted import Scripted
@@ -31,15 +32,15 @@ def run(command: Eval) -> None:
     cache.enable()
     name = command.env or _env_of(command.runs)
     env = catalogue.make(name)
-    policies = {label: found for text in command.runs for label, found in [_policies(text, name, env)]}
-    if len(policies) < len(command.runs):
-        raise PolyactError(f"two of the runs have the same name; rename one: {', '.join(command.runs)}")
-    clock, key = _clock(command), jax.random.key(command.seed)
+    if len(set(command.runs)) < len(command.runs):
+        raise PolyactError(f"the same run is named twice: {', '.join(command.runs)}")
+    clock, latencies, key = _clock(command), _latencies(command), jax.random.key(command.seed)
+    policies = {label: _policies(text, name, env) for label, text in zip(_labels(command.runs), command.runs, strict=True)}
     played = play(policies, env, episodes=command.episodes, key=key, clock=clock, explore=command.stochastic)
     report = report_of(played, title=f"Evaluation in {name}", clock=clock).with_facts(
         environment=name, episodes=command.episodes, seed=command.seed
     )
-    if latencies := _latencies(command):
+    if latencies:
         sweep = {"episodes": command.episodes, "key": key, "fallback": command.fallback, "in_flight": command.in_flight}
         report = report.with_section(
             latency_section(policies, env, control_hz=command.control_hz or 0.0, latencies=latencies, **sweep)
@@ -54,22 +55,35 @@ def run(command: Eval) -> None:
         if not command.json:
             say(f"Report: {command.report}")
     if command.eval_info:
-        write_eval_info(command.eval_info, [_task(label, m[0], place) for place, (label, m) in enumerate(played.items())])
+        tasks = [_task(label, run, seed) for label, members in played.items() for seed, run in enumerate(members)]
+        write_eval_info(command.eval_info, tasks)
 
 
-def _policies(text: str, env_name: str, env: Any) -> tuple[str, list[Policy]]:
+def _labels(texts: tuple[str, ...]) -> list[str]:
+    """The names of the runs where they tell them apart, else what the user wrote."""
+    names = [text if _built_in(text) else Path(text).resolve().name for text in texts]
+    return names if len(set(names)) == len(names) else list(texts)
+
+
+def _built_in(text: str) -> bool:
+    return text in ("random", "expert") or text.startswith("expert:")
+
+
+def _policies(text: str, env_name: str, env: Any) -> list[Policy]:
     if text == "random":
-        return text, [RandomPolicy(env.action_space)]
-    if text.startswith("expert:") or text == "expert":
+        return [RandomPolicy(env.action_space)]
+    if _built_in(text):
         which = text.partition(":")[2] or next(iter(catalogue.experts(env_name)), "")
-        return text, [Scripted(env, catalogue.expert(env_name, which))]
-    found = runs.read(Path(text))
-    return found.name, [_for_env(policy, env, text) for policy in found.policies()]
+        return [Scripted(env, catalogue.expert(env_name, which))]
+    path = Path(text)
+    found = [saving.load(path, Policy)] if (path / saving.DESCRIPTION).exists() else runs.read(path).policies()  # pyright: ignore
+    return [_for_env(policy, env, text) for policy in found]
 
 
 def _for_env(policy: Policy, env: Any, text: str) -> Policy:
     """The policy of the one body that has the environment's spaces, where a policy has several."""
     if not isinstance(policy, MultiBody):
+        check_fits(policy, env, text)
         return policy
     shapes = [(spaces.width(body.observation_space), spaces.width(body.action_space), body.name) for body in policy.bodies]
     wanted = spaces.width(env.observation_space), spaces.width(env.action_space)
@@ -84,7 +98,9 @@ def _for_env(policy: Policy, env: Any, text: str) -> Policy:
 
 def _env_of(texts: tuple[str, ...]) -> str:
     for text in texts:
-        if text != "random" and not text.startswith("expert") and (name := runs.read(Path(text)).facts.get("env")):
+        if _built_in(text) or (Path(text) / saving.DESCRIPTION).exists():
+            continue
+        if name := runs.read(Path(text)).facts.get("env"):
             return name
     raise PolyactError("none of the runs names an environment; say which with --env")
 
@@ -92,10 +108,20 @@ def _env_of(texts: tuple[str, ...]) -> str:
 def _latencies(command: Eval) -> list[float]:
     if command.latencies is None:
         return []
+    return [
+        _seconds(part, f"--latencies is '{command.latencies}', expected seconds apart by commas")
+        for part in command.latencies.split(",")
+    ]
+
+
+def _seconds(text: str, complaint: str) -> float:
     try:
-        return [float(part) for part in command.latencies.split(",")]
+        seconds = float(text)
     except ValueError as error:
-        raise PolyactError(f"--latencies is '{command.latencies}', expected seconds apart by commas") from error
+        raise PolyactError(complaint) from error
+    if not 0 <= seconds < float("inf"):
+        raise PolyactError(complaint)
+    return seconds
 
 
 def _clock(command: Eval) -> Clock | None:
@@ -109,14 +135,12 @@ def _clock(command: Eval) -> Clock | None:
         return None
     if command.control_hz is None or command.latency is None:
         raise PolyactError("a world that does not wait needs both --control-hz and --latency")
-    if command.latency == "measured":
-        return Clock(command.control_hz, "measured", command.fallback, command.in_flight)
-    try:
-        return Clock(command.control_hz, float(command.latency), command.fallback, command.in_flight)
-    except ValueError as error:
-        raise PolyactError(f"--latency is '{command.latency}', expected seconds or 'measured'") from error
+    latency = command.latency
+    if latency != "measured":
+        latency = _seconds(latency, f"--latency is '{latency}', expected seconds or 'measured'")
+    return Clock(command.control_hz, latency, command.fallback, command.in_flight)  # pyright: ignore[reportArgumentType]
 
 
-def _task(label: str, episodes: Episodes, place: int) -> TaskScores:
+def _task(label: str, episodes: Episodes, seed: int) -> TaskScores:
     best = np.maximum.reduceat(np.asarray(episodes.reward, np.float64), episodes.starts)
-    return TaskScores(episodes.returns, successes(episodes), best, group=label, task=place)
+    return TaskScores(episodes.returns, successes(episodes), best, group=label, task=seed)

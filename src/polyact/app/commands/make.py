@@ -8,10 +8,10 @@ from polyact import cache
 from polyact.app.arguments import Make
 from polyact.app.show import print_json, print_table, say
 from polyact.app.staging import fresh_folder
-from polyact.data.formats import write
+from polyact.data.formats import FORMATS, write
 from polyact.envs import catalogue
 from polyact.envs.base import Env
-from polyact.errors import PolyactError
+from polyact.errors import PolyactError, unknown
 from polyact.learning.behaviours import Behaviours, make_behaviours
 from polyact.learning.catalogue import learner
 from polyact.spaces import Box
@@ -25,9 +25,14 @@ def run(command: Make) -> None:
         raise PolyactError(f"data make needs a functional environment (polyact envs), {command.env} is bridged")
     if command.episodes < 2:
         raise PolyactError(f"--episodes must be at least 2, got {command.episodes}")
+    if command.steps is not None and command.steps < 1:
+        raise PolyactError(f"--steps must be positive, got {command.steps}")
+    writable = [name for name, known in FORMATS.items() if known.writable]
+    if command.format not in writable:
+        raise unknown("format to write", command.format, writable)
     cache.enable()
     teacher = learner("sac" if isinstance(env.action_space, Box) else "dqn", ["width=64"])
-    steps = command.steps or LONGER.get(command.env, STEPS)
+    steps = LONGER.get(command.env, STEPS) if command.steps is None else command.steps
     options: dict[str, Any] = {"name": command.env, "progress": not command.json}
     with fresh_folder(command.out, command.overwrite) as out:
         key = jax.random.key(command.seed)

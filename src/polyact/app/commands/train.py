@@ -1,6 +1,8 @@
 """`polyact train`: a learner, data or an environment, and a run folder at the end."""
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from polyact.app.show import print_json, say
 from polyact.data import Mixture, Source
 from polyact.data.formats import read
 from polyact.envs.catalogue import make
+from polyact.envs.host import HostEnv
 from polyact.errors import PolyactError, TrainingError
-from polyact.learning import catalogue
+from polyact.learning import catalogue, checkpoint
 from polyact.learning.averaged import Averaged
 from polyact.learning.fit import fit
 from polyact.learning.fitted import Fitted
 from polyact.learning.train import train
 from polyact.policies.base import Policy, greedy
+from polyact.policies.fitting import check_fits
 
 EVALUATION_EPISODES = 16
 
@@ -29,36 +33,13 @@ def run(command: Train) -> None:
     entry = catalogue.entry(command.learner)
     learner = catalogue.learner(command.learner, command.set)
     _check(command, entry)
-    learner = Averaged(learner=learner, decay=command.ema) if command.ema is not None else learner
-    cache.enable()
-    env = make(command.env) if command.env else None
     out = command.out or runs.next_folder(command.learner)
+    runs.check_free(out, command.resume, command.overwrite)
+    cache.enable()
+    env = _env(command) if command.env else None
     mixture = mixture_of(command.data) if command.data else None
-    runs.prepare(out, command.resume, command.overwrite)
-    given = {
-        "batch_size": command.batch_size,
-        "report_every": command.report_every,
-        "envs": command.envs,
-        "update_ratio": command.update_ratio,
-        "learning_starts": command.learning_starts,
-        "buffer_size": command.buffer_size,
-    }
-    options: dict[str, Any] = {
-        "steps": command.steps,
-        "key": jax.random.key(command.seed),
-        "seeds": command.seeds,
-        "evaluate": returns_in(env, command.seed) if env is not None and command.evaluate_every else None,
-        "evaluate_every": command.evaluate_every,
-        "checkpoints": out / "checkpoints",
-        "checkpoint_every": command.checkpoint_every,
-        "resume": command.resume,
-        "progress": not command.json,
-        **{name: value for name, value in given.items() if value is not None},
-    }
-    try:
-        fitted = train(learner, env, **options) if mixture is None else fit(learner, mixture, **options)  # pyright: ignore[reportArgumentType]
-    except TrainingError as error:
-        raise TrainingError(f"{error}; the last checkpoint stays in {out / 'checkpoints'}") from error
+    learner = Averaged(learner=learner, decay=command.ema) if command.ema is not None else learner
+    options = _options(command, env, out)
     facts = {
         "learner": command.learner,
         "settings": list(command.set),
@@ -66,7 +47,17 @@ def run(command: Train) -> None:
         "env": command.env,
         "seed": command.seed,
     }
-    _tell(command, runs.write(out, fitted, facts), fitted)
+    with runs.in_place_of(out) if command.overwrite else nullcontext():
+        try:
+            fitted = train(learner, env, **options) if mixture is None else fit(learner, mixture, **options)  # pyright: ignore[reportArgumentType]
+        except TrainingError as error:
+            kept = error.progress and runs.write_stopped(out, error.progress, str(error), facts)
+            raise TrainingError(f"{error} in {out}" if kept else str(error)) from error
+        except KeyboardInterrupt:
+            if newest := checkpoint.latest(out / "checkpoints"):
+                print(f"polyact: step {int(newest.name)} is kept in {out}; --resume goes on from there", file=sys.stderr)
+            raise
+        _tell(command, runs.write(out, fitted, facts), fitted)
 
 
 def _check(command: Train, entry: catalogue.Entry) -> None:
@@ -76,6 +67,8 @@ def _check(command: Train, entry: catalogue.Entry) -> None:
         raise PolyactError(f"{command.learner} learns in an environment, not from data; leave out --data")
     if not command.data and not entry.online:
         raise PolyactError(f"{command.learner} learns from data; give it --data PATH (polyact data make {command.env} makes some)")
+    if command.resume and command.out is None:
+        raise PolyactError("--resume needs --out, the folder of the run to continue")
     if command.ema is not None and not command.data:
         raise PolyactError("--ema has no effect when learning in an environment")
     for name in ("envs", "update_ratio", "learning_starts", "buffer_size"):
@@ -83,6 +76,36 @@ def _check(command: Train, entry: catalogue.Entry) -> None:
             raise PolyactError(f"--{name.replace('_', '-')} has no effect when learning from data")
     if command.data and command.env and not command.evaluate_every:
         raise PolyactError("--env beside --data has no effect without --evaluate-every")
+    if command.evaluate_every and not command.env:
+        raise PolyactError("--evaluate-every has no effect without --env")
+
+
+def _env(command: Train) -> Any:
+    """The environment; one that lives on the host with as many slots as the seeds need to train in."""
+    assert command.env
+    env = make(command.env)
+    slots = 1 if command.data else command.seeds * (command.envs or 1)
+    if isinstance(env, HostEnv) and slots > 1:
+        env.close()
+        return make(command.env, count=slots)
+    return env
+
+
+def _options(command: Train, env: Any, out: Path) -> dict[str, Any]:
+    names = ("batch_size", "report_every", "envs", "update_ratio", "learning_starts", "buffer_size")
+    given = {name: value for name in names if (value := getattr(command, name)) is not None}
+    judged = make(command.env) if isinstance(env, HostEnv) and command.env else env  # training's own episodes go on meanwhile
+    return given | {
+        "steps": command.steps,
+        "key": jax.random.key(command.seed),
+        "seeds": command.seeds,
+        "evaluate": returns_in(judged, command.seed) if command.evaluate_every else None,
+        "evaluate_every": command.evaluate_every,
+        "checkpoints": out / "checkpoints",
+        "checkpoint_every": command.checkpoint_every,
+        "resume": command.resume,
+        "progress": not command.json,
+    }
 
 
 def mixture_of(paths: tuple[str, ...]) -> Mixture:
@@ -117,6 +140,7 @@ def returns_in(env: Any, seed: int) -> Callable[[Policy], dict[str, float]]:
     key = jax.random.key(10_000 + seed)
 
     def judge(policy: Policy) -> dict[str, float]:
+        check_fits(policy, env)
         return {"return": float(rollout(greedy(policy), env, episodes=EVALUATION_EPISODES, key=key).returns.mean())}
 
     return judge

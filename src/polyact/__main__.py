@@ -1,0 +1,8 @@
+"""`python -m polyact` is the command line."""
+
+import sys
+
+from polyact.app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
