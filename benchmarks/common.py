@@ -38,8 +38,13 @@ class Options:
         return smoke if self.smoke else full
 
 
-def main(name: str, about: str, measure: Callable[[Options], Json], parts: Sequence[str] = ()) -> None:
-    """Parse the command line, measure, print one JSON. parts: what `--only` may choose from."""
+def main(
+    name: str, about: str, measure: Callable[[Options], Json], parts: Sequence[str] = (), *, times_matter: bool = True
+) -> None:
+    """Parse the command line, measure, print one JSON. parts: what `--only` may choose from.
+
+    Bars are judged only when the run is no smoke run and, where times matter, others left the machine alone.
+    """
     parser = argparse.ArgumentParser(description=about.strip().splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: seconds instead of minutes, numbers without meaning")
     parser.add_argument("--peers", default=os.environ.get("POLYACT_PEERS_PYTHON"), help="Python with the peers (see README.md)")
@@ -54,7 +59,7 @@ def main(name: str, about: str, measure: Callable[[Options], Json], parts: Seque
     seconds = time.perf_counter() - began
     result = {"benchmark": name, "smoke": options.smoke, "machine": machine(options.threads, others.used())} | result
     result["seconds"] = round(seconds, 1)
-    if reason := _why_not_judged(options, result["machine"]["cores_used_by_others"]):
+    if reason := _why_not_judged(options, result["machine"]["cores_used_by_others"] if times_matter else None):
         result = _unjudged(result) | {"not_judged": reason}
     print(json.dumps(result, indent=1))
 
@@ -159,7 +164,7 @@ class Peer:
         python = python or options.peers
         if not python:
             raise Missing("no Python with the peers given (--peers or POLYACT_PEERS_PYTHON)")
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the worker lives)
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options.threads))
         try:
             self.process = subprocess.Popen(

@@ -6,6 +6,7 @@ that does no counted work, so leaving them out makes the share of the machine's 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,7 @@ class Net:
         return self.forward(batch) + self.backward(batch)
 
     def _layers(self) -> list[tuple[int, int]]:
-        return list(zip(self.widths, self.widths[1:], strict=False))
-
-
-def bc(observation: int, action: int, width: int, depth: int, batch: int) -> int:
-    """The actor, trained."""
-    return Net.of(observation, action, width, depth).train(batch)
+        return list(pairwise(self.widths))
 
 
 def iql(observation: int, action: int, width: int, depth: int, batch: int, critics: int = 2) -> int:
@@ -47,11 +43,3 @@ def iql(observation: int, action: int, width: int, depth: int, batch: int, criti
     value, actor = Net.of(observation, 1, width, depth), Net.of(observation, action, width, depth)
     trained = critics * critic.train(batch) + value.train(batch) + actor.train(batch)
     return trained + critics * critic.forward(batch) + value.forward(batch)
-
-
-def td3_bc(observation: int, action: int, width: int, depth: int, batch: int, delay: int = 2, critics: int = 2) -> float:
-    """Critics trained every time, on targets of target actor and critics; the actor through one critic every `delay` updates."""
-    critic, actor = Net.of(observation + action, 1, width, depth), Net.of(observation, action, width, depth)
-    evaluation = actor.forward(batch) + critics * critic.forward(batch)
-    improvement = actor.train(batch) + critic.forward(batch) + critic.backward(batch, weights=False, inputs=True)
-    return critics * critic.train(batch) + evaluation + improvement / delay

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ def iql_loop(data: Source, width: int, depth: int, batch: int, updates: int) -> 
         rows = table[jax.random.randint(key, (batch,), 0, len(table))]
         value, gradients = jax.value_and_grad(loss)(parameters, targets, rows)
         changes, moments = optimiser.update(gradients, moments)
-        parameters = optax.apply_updates(parameters, changes)
+        parameters: Any = optax.apply_updates(parameters, changes)
         targets = jax.tree.map(lambda old, new: old + 0.005 * (new - old), targets, {name: parameters[name] for name in targets})
         return (parameters, targets, moments), value
 
@@ -81,7 +82,7 @@ def _mlp(key: jax.Array, widths: list[int]) -> list[dict[str, jax.Array]]:
     keys = jax.random.split(key, len(widths) - 1)
     return [
         {"w": jax.random.normal(k, (i, o)) / np.sqrt(i), "b": jnp.zeros(o)}
-        for k, i, o in zip(keys, widths, widths[1:], strict=False)
+        for k, (i, o) in zip(keys, pairwise(widths), strict=True)
     ]
 
 

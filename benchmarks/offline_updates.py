@@ -5,6 +5,7 @@ Same shapes, data, networks, batch and cores; every round gives each side a slic
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from common import Json, Missing, Options, Peer, main, ratio, say, summary
 
@@ -34,7 +35,7 @@ def measure(options: Options) -> Json:
     return {"shapes": shapes, "unit": "updates per second", "results": results}
 
 
-def _algorithm(name: str, data: object, settings: Json, options: Options) -> Json:
+def _algorithm(name: str, data: Any, settings: Json, options: Options) -> Json:
     from fitting import fit_rates, learner
 
     settings = settings | {"algorithm": name, "action_samples": 10, "conservative_weight": 5.0}  # the last two are CQL's
@@ -46,7 +47,8 @@ def _algorithm(name: str, data: object, settings: Json, options: Options) -> Jso
             peers[side] = Peer(script, options, settings | {"compiled": compiled})
             peers[side].warm_up()
             rates[side] = []
-            notes |= {side: peers[side].facts[key] for key in ("note",) if key in peers[side].facts}
+            if "note" in peers[side].facts:
+                notes[side] = peers[side].facts["note"]
         except Missing as reason:
             peers.pop(side, None)
             missing[side] = str(reason)

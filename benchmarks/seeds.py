@@ -3,6 +3,8 @@
 On a GPU, where there is one: 64 seeds of width 64 beside one.
 """
 
+from typing import Any
+
 from common import Json, Options, main, ratio, say, summary
 
 CPU_CASES = {256: 8.0, 64: 5.0}
@@ -27,7 +29,7 @@ def measure(options: Options) -> Json:
     return result
 
 
-def _compare(data: object, width: int, seeds: int, most: float, options: Options) -> Json:
+def _compare(data: Any, width: int, seeds: int, most: float, options: Options) -> Json:
     """One seed's intervals between those of many seeds, so that both meet the same machine."""
     from fitting import fit_rates, learner
 

@@ -6,6 +6,7 @@
 
 import math
 import time
+from itertools import pairwise
 
 import numpy as np
 from worker import serve
@@ -16,8 +17,6 @@ def setup(settings):
 
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
-    if settings["compiled"]:
-        torch._inductor.config.cpp_wrapper = False
     step = LEARNERS[settings["algorithm"]](torch, Table(torch, settings), settings)
 
     def answer(request):
@@ -56,7 +55,7 @@ class Table:
 
 def mlp(torch, inputs, outputs, settings):
     widths = [inputs] + [settings["width"]] * settings["depth"]
-    layers = [part for i, o in zip(widths, widths[1:], strict=False) for part in (torch.nn.Linear(i, o), torch.nn.ReLU())]
+    layers = [part for i, o in pairwise(widths) for part in (torch.nn.Linear(i, o), torch.nn.ReLU())]
     return torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], outputs))
 
 
