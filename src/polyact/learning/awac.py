@@ -4,25 +4,22 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact import tree
 from polyact.data.sampling import Batch, Sampling, Transitions
-from polyact.learning.actor import Actor
+from polyact.learning.actor import Actor, Cloner, GaussianOrCategorical, clone_weighted
 from polyact.learning.base import Metrics, OffPolicyLearner
-from polyact.learning.critics import build_critics, q_values, sample_units, twin_loss
+from polyact.learning.critics import action_features, at_least_one, build_critics, encoded, q_values, regress
 from polyact.learning.losses import advantage_weight, td_target
-from polyact.learning.optimiser import Optimiser, OptimiserState, descend
+from polyact.learning.optimiser import Optimiser, OptimiserState
 from polyact.nets.ensemble import Ensemble
 from polyact.nets.mlp import Network
-from polyact.policies.base import UnitPolicy
-from polyact.policies.gaussian import Gaussian
 from polyact.policies.spec import Spec
 
 
 class AWACState(eqx.Module):
-    actor: UnitPolicy
+    actor: Cloner
     critics: Ensemble
     target_critics: Ensemble
     actor_optimiser: OptimiserState
@@ -32,11 +29,12 @@ class AWACState(eqx.Module):
 class AWAC(OffPolicyLearner):
     """Critics evaluate the current policy; the actor clones with weight exp(advantage / temperature) (eq. 10, unnormalised, capped).
 
-    temperature: lambda in the paper; samples: actions of the policy averaged into the value of a state.
+    For continuous and for discrete actions. temperature: lambda in the paper; samples: actions of the policy averaged into the value
+    of a state.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("observation", "action", "reward")
-    actor: Actor[UnitPolicy] = Actor(Gaussian)
+    actor: Actor[Cloner] = Actor(GaussianOrCategorical)
     network: Network = Network()
     actor_optimiser: Optimiser = Optimiser()
     critic_optimiser: Optimiser = Optimiser()
@@ -47,6 +45,9 @@ class AWAC(OffPolicyLearner):
     samples: int = eqx.field(static=True, default=1)
     critics: int = eqx.field(static=True, default=2)
     batches: Sampling = Transitions()
+
+    def __check_init__(self):
+        at_least_one(samples=self.samples, critics=self.critics)
 
     def sampling(self, spec: Spec) -> Sampling:
         return self.batches
@@ -59,33 +60,27 @@ class AWAC(OffPolicyLearner):
         return AWACState(actor, critics, critics, *optimisers)
 
     def update(self, state: AWACState, batch: Batch, key: PRNGKeyArray) -> tuple[AWACState, Metrics]:
-        body, scale = state.actor.body, state.actor.body.continuous
-        features, following = (jax.vmap(body.features)(o) for o in (batch.observation, batch.next_observation))
-        unit = jax.vmap(body.to_unit)(batch.action)
+        pairs = encoded(state.actor.body, batch)
         next_key, own_key = jax.random.split(key)
-        next_unit = scale.clip(sample_units(state.actor, batch.next_observation, next_key)[0])
-        target = td_target(
-            batch.reward, batch.bootstrap, q_values(state.target_critics, following, next_unit).min(1), self.discount
-        )
-        critics, critic_optimiser, critic_loss = descend(
-            lambda c: twin_loss(q_values(c, features, unit), target), state.critics, self.critic_optimiser, state.critic_optimiser
-        )
-        own = jax.vmap(lambda k: q_values(critics, features, scale.clip(sample_units(state.actor, batch.observation, k)[0])).min(1))
-        value = own(jax.random.split(own_key, self.samples)).mean(0)
-        advantage = q_values(critics, features, unit).min(1) - value
+        following = _own(state.actor, state.target_critics, batch.next_observation, pairs.following, next_key)
+        target = td_target(batch.reward, batch.bootstrap, following, self.discount)
+        critics, critic_optimiser, metrics = regress(state.critics, self.critic_optimiser, state.critic_optimiser, pairs, target)
+        value = jax.vmap(lambda k: _own(state.actor, critics, batch.observation, pairs.features, k))
+        advantage = q_values(critics, pairs.features, pairs.action).min(1) - value(jax.random.split(own_key, self.samples)).mean(0)
         weight = advantage_weight(advantage, 1 / self.temperature, self.largest_weight)
-
-        def actor_loss(actor: UnitPolicy) -> tuple[Array, Array]:
-            loss = -jnp.mean(weight * jax.vmap(actor.unit_log_prob)(batch.observation, unit))
-            return loss, loss
-
-        actor, actor_optimiser, loss = descend(actor_loss, state.actor, self.actor_optimiser, state.actor_optimiser)
+        actor, actor_optimiser, loss = clone_weighted(state.actor, self.actor_optimiser, state.actor_optimiser, batch, weight)
         target_critics = tree.ema(state.target_critics, critics, self.target_rate)
-        metrics = {"critic_loss": critic_loss, "actor_loss": loss, "advantage": advantage.mean(), "weight": weight.mean()}
+        metrics |= {"actor_loss": loss, "advantage": advantage.mean(), "weight": weight.mean()}
         return AWACState(actor, critics, target_critics, actor_optimiser, critic_optimiser), metrics
 
-    def policy(self, state: AWACState) -> UnitPolicy:
+    def policy(self, state: AWACState) -> Cloner:
         return state.actor
 
     def explore(self, state: AWACState, observation: Any, key: PRNGKeyArray) -> Array:
         return state.actor.act(observation, None, key)[0]
+
+
+def _own(actor: Cloner, critics: Ensemble, observation: Any, features: Float[Array, "B O"], key: PRNGKeyArray) -> Float[Array, "B"]:
+    """The least value that the critics give to an action of the policy's own."""
+    actions, _ = jax.vmap(actor.act, (0, None, 0))(observation, None, jax.random.split(key, len(features)))
+    return q_values(critics, features, action_features(actor.body, actions)).min(1)

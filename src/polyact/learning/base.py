@@ -62,6 +62,27 @@ class OffPolicyLearner(Learner):
         """An exploring action for one observation, in the environment's units."""
 
 
+class Variant(Learner):
+    """A learner that is another one with certain settings: its own fields say which, and `core` does the work."""
+
+    @property
+    @abstractmethod
+    def core(self) -> Learner:
+        """The learner with these settings."""
+
+    def sampling(self, spec: Spec) -> Sampling:
+        return self.core.sampling(spec)
+
+    def init(self, spec: Spec, key: PRNGKeyArray) -> TrainState:
+        return self.core.init(spec, key)
+
+    def update(self, state: TrainState, batch: Any, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
+        return self.core.update(state, batch, key)
+
+    def policy(self, state: TrainState) -> Policy:
+        return self.core.policy(state)
+
+
 class Decision(eqx.Module):
     """What an on-policy learner chose for one observation, and what it wants to remember of it.
 

@@ -7,11 +7,10 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from polyact.data.sampling import Batch, Sampling
-from polyact.learning.actor import Actor
+from polyact.learning.actor import Actor, GaussianOrCategorical
 from polyact.learning.base import Learner, Metrics
 from polyact.learning.optimiser import Optimiser, OptimiserState, descend
 from polyact.policies.base import Imitable
-from polyact.policies.gaussian import Gaussian
 from polyact.policies.spec import Spec
 
 
@@ -24,7 +23,7 @@ class BC(Learner):
     """Minimises the imitation loss of the actor's class: negative log-likelihood, squared error or the class's own."""
 
     needs: ClassVar[tuple[str, ...]] = ("observation", "action")
-    actor: Actor[Imitable] = Actor(Gaussian)
+    actor: Actor[Imitable] = Actor(GaussianOrCategorical)
     optimiser: Optimiser = Optimiser()
     batches: Sampling | None = None
 

@@ -11,26 +11,50 @@ from polyact.errors import PolyactError, unknown
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a learner lives ("module:Class"), what it is in one line, what it learns from and which data columns it reads."""
+    """Where a learner lives ("module:Class"), what it is in one line, what it learns from (columns of data, an environment, or either)
+    and whether actions may be continuous, discrete, or both.
+    """
 
     constructor: str
     summary: str
-    offline: bool
-    online: bool
-    needs: tuple[str, ...]
+    needs: tuple[str, ...] = ("observation", "action", "reward")
+    offline: bool = True
+    online: bool = False
+    continuous: bool = True
+    discrete: bool = True
 
-
-_CLONING, _VALUES = ("observation", "action"), ("observation", "action", "reward")
 
 LEARNERS: dict[str, Entry] = {
-    "bc": Entry("polyact.learning.bc:BC", "behaviour cloning of any policy class", True, False, _CLONING),
-    "td3-bc": Entry("polyact.learning.td3:TD3BC", "TD3 pulled to the logged actions (2106.06860)", True, False, _VALUES),
-    "iql": Entry("polyact.learning.iql:IQL", "implicit Q-learning (2110.06169)", True, False, _VALUES),
-    "cql": Entry("polyact.learning.cql:CQL", "conservative Q-learning (2006.04779)", True, False, _VALUES),
-    "awac": Entry("polyact.learning.awac:AWAC", "advantage-weighted actor-critic (2006.09359)", True, True, _VALUES),
-    "td3": Entry("polyact.learning.td3:TD3", "twin delayed deterministic policy gradient (1802.09477)", False, True, _VALUES),
-    "sac": Entry("polyact.learning.sac:SAC", "soft actor-critic (1812.05905)", False, True, _VALUES),
-    "ppo": Entry("polyact.learning.ppo:PPO", "proximal policy optimisation (1707.06347)", False, True, ()),
+    "bc": Entry("polyact.learning.bc:BC", "behaviour cloning of any policy class", ("observation", "action")),
+    "td3-bc": Entry("polyact.learning.td3:TD3BC", "TD3 pulled to the logged actions (2106.06860)", discrete=False),
+    "iql": Entry("polyact.learning.iql:IQL", "implicit Q-learning (2110.06169)"),
+    "cql": Entry("polyact.learning.cql:CQL", "conservative Q-learning (2006.04779)", discrete=False),
+    "cql-discrete": Entry(
+        "polyact.learning.cql_discrete:DiscreteCQL", "conservative Q-learning for one choice (2006.04779)", continuous=False
+    ),
+    "awac": Entry("polyact.learning.awac:AWAC", "advantage-weighted actor-critic (2006.09359)", online=True),
+    "fqi": Entry("polyact.learning.fitted_q:FQI", "fitted Q iteration (Ernst et al. 2005)", continuous=False),
+    "td3": Entry(
+        "polyact.learning.td3:TD3",
+        "twin delayed deterministic policy gradient (1802.09477)",
+        offline=False,
+        online=True,
+        discrete=False,
+    ),
+    "sac": Entry("polyact.learning.sac:SAC", "soft actor-critic (1812.05905)", offline=False, online=True, discrete=False),
+    "dqn": Entry("polyact.learning.dqn:DQN", "deep Q-learning, double (1509.06461)", offline=False, online=True, continuous=False),
+    "ppo": Entry("polyact.learning.ppo:PPO", "proximal policy optimisation (1707.06347)", (), offline=False, online=True),
+    "reinforce": Entry(
+        "polyact.learning.reinforce:REINFORCE", "policy gradient with a baseline (Williams 1992)", (), offline=False, online=True
+    ),
+    "tabular-q": Entry(
+        "polyact.learning.tabular_q:TabularQ",
+        "Q-learning on a table (Watkins 1989)",
+        (),
+        offline=False,
+        online=True,
+        continuous=False,
+    ),
 }
 
 POLICIES: dict[str, str] = {

@@ -4,15 +4,14 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from polyact import tree
 from polyact.data.sampling import Batch, Sampling, Transitions
 from polyact.errors import PolyactError
 from polyact.learning.base import Metrics, OffPolicyLearner
-from polyact.learning.greedy_q import GreedyQ, discrete_body, falling
-from polyact.learning.losses import huber, td_target
+from polyact.learning.greedy_q import GreedyQ, falling, greedy_target, of_logged
+from polyact.learning.losses import huber
 from polyact.learning.optimiser import Optimiser, OptimiserState, descend
 from polyact.nets.mlp import Network
 from polyact.policies.spec import Spec
@@ -50,19 +49,14 @@ class DQN(OffPolicyLearner):
         return self.batches
 
     def init(self, spec: Spec, key: PRNGKeyArray) -> DQNState:
-        body = discrete_body(spec)
-        online = GreedyQ(body, self.network.build(body.observation_width, body.action_width, key))
+        online = GreedyQ.create(spec, self.network, key)
         return DQNState(online, online, self.optimiser.init(online, spec.steps))
 
     def update(self, state: DQNState, batch: Batch, key: PRNGKeyArray) -> tuple[DQNState, Metrics]:
-        taken = jax.vmap(state.online.body.code)(batch.action)[:, 0]
-        chooser = state.online if self.double else state.target
-        best = jax.vmap(chooser.best)(batch.next_observation)
-        following = jax.vmap(state.target.values)(batch.next_observation)
-        target = td_target(batch.reward, batch.bootstrap, _at(following, best), self.discount)
+        target = greedy_target(batch, state.online if self.double else state.target, state.target, self.discount)
 
         def loss(online: GreedyQ) -> tuple[Array, Metrics]:
-            q = _at(jax.vmap(online.values)(batch.observation), taken)
+            _, q = of_logged(online, batch)
             return huber(q, target), {"loss": huber(q, target), "q": q.mean()}
 
         online, optimiser, metrics = descend(loss, state.online, self.optimiser, state.optimiser)
@@ -75,7 +69,3 @@ class DQN(OffPolicyLearner):
         count, total = state.optimiser.count, state.optimiser.total
         epsilon = falling(count, total, self.first_epsilon, self.last_epsilon, self.exploration)
         return state.online.explore(observation, epsilon, key)
-
-
-def _at(values: Float[Array, "B A"], chosen: Array) -> Float[Array, "B"]:
-    return jnp.take_along_axis(values, chosen[:, None], axis=1)[:, 0]

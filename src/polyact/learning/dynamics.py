@@ -15,6 +15,7 @@ from polyact import spaces
 from polyact.data.sampling import Batch, Sampling, Transitions
 from polyact.errors import PolyactError
 from polyact.learning.base import Metrics, Trainable
+from polyact.learning.critics import action_features, at_least_one
 from polyact.learning.optimiser import Optimiser, OptimiserState, descend
 from polyact.nets.ensemble import Ensemble
 from polyact.nets.mlp import Network
@@ -51,9 +52,12 @@ class DynamicsModel(eqx.Module):
     scale: Scale
     log_std_range: tuple[float, float] = eqx.field(static=True)
 
-    def predict(self, observation: Any, unit: Float[Array, " A"]) -> tuple[Float[Array, "K T"], Float[Array, "K T"]]:
-        """Mean and log standard deviation of every member, in units of the targets' scale; T = O + 1, reward last."""
-        out = self.ensemble(jnp.concatenate([self.body.features(observation), unit]))
+    def predict(self, observation: Any, action: Float[Array, " A"]) -> tuple[Float[Array, "K T"], Float[Array, "K T"]]:
+        """Mean and log standard deviation of every member, in units of the targets' scale; T = O + 1, reward last.
+
+        action: as critics see it (`critics.action_features`).
+        """
+        out = self.ensemble(jnp.concatenate([self.body.features(observation), action]))
         mean, log_std = jnp.split(out, 2, axis=-1)
         low, high = self.log_std_range
         return mean, low + 0.5 * (high - low) * (jnp.tanh(log_std) + 1)
@@ -70,7 +74,7 @@ class DynamicsModel(eqx.Module):
         disagreement: largest distance between two members' means, in standard deviations of the targets: an honest warning that the
         data does not say what happens here (MOReL, arXiv 2005.05951).
         """
-        mean, log_std = self.predict(observation, self.body.to_unit(action))
+        mean, log_std = self.predict(observation, action_features(self.body, jnp.asarray(action)[None])[0])
         which, noise = jax.random.split(key)
         member = jax.random.randint(which, (), 0, self.ensemble.count)
         drawn = mean[member] + jnp.exp(log_std[member]) * jax.random.normal(noise, mean.shape[1:])
@@ -94,6 +98,9 @@ class DynamicsEnsemble(Trainable):
     log_std_range: tuple[float, float] = eqx.field(static=True, default=(-5.0, 0.5))
     scale_rate: float = 0.01
 
+    def __check_init__(self):
+        at_least_one(members=self.members)
+
     def sampling(self, spec: Spec) -> Sampling:
         return Transitions()
 
@@ -111,12 +118,12 @@ class DynamicsEnsemble(Trainable):
         scale = state.model.scale.updated(targets, self.scale_rate)
         model = eqx.tree_at(lambda m: m.scale, state.model, scale)
         wanted = (targets - scale.center) / scale.std
-        unit = jax.vmap(model.body.to_unit)(batch.action)
+        taken = action_features(model.body, batch.action)
         # Every member sees its own bootstrap resample of the batch, as weights, so that members differ where data is thin.
         weights = jax.random.exponential(key, (targets.shape[0], self.members))
 
         def loss(model: DynamicsModel) -> tuple[Array, Array]:
-            mean, log_std = jax.vmap(model.predict)(batch.observation, unit)
+            mean, log_std = jax.vmap(model.predict)(batch.observation, taken)
             error = (wanted[:, None] - mean) * jnp.exp(-log_std)
             per_member = (0.5 * error**2 + log_std).mean(-1)
             value = jnp.mean(jnp.sum(weights * per_member, axis=1))

@@ -4,26 +4,23 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from polyact import tree
 from polyact.data.sampling import Batch, Sampling, Transitions
 from polyact.errors import PolyactError
-from polyact.learning.actor import Actor
+from polyact.learning.actor import Actor, Cloner, GaussianOrCategorical, clone_weighted
 from polyact.learning.base import Learner, Metrics
-from polyact.learning.critics import build_critics, build_value, q_values, twin_loss, values
+from polyact.learning.critics import at_least_one, build_critics, build_value, encoded, q_values, regress, values
 from polyact.learning.losses import advantage_weight, expectile, td_target
 from polyact.learning.optimiser import Optimiser, OptimiserState, descend
 from polyact.nets.ensemble import Ensemble
 from polyact.nets.mlp import MLP, Network
-from polyact.policies.base import UnitPolicy
-from polyact.policies.gaussian import Gaussian
 from polyact.policies.spec import Spec
 
 
 class IQLState(eqx.Module):
-    actor: UnitPolicy
+    actor: Cloner
     value: MLP
     critics: Ensemble
     target_critics: Ensemble
@@ -35,11 +32,12 @@ class IQLState(eqx.Module):
 class IQL(Learner):
     """V is an upper expectile of Q over the data's actions, Q bootstraps from V, the actor is advantage-weighted cloning (eq. 5-7).
 
-    expectile: tau in the paper; temperature: beta, the inverse temperature of the weights, which are capped at `largest_weight`.
+    For continuous and for discrete actions. expectile: tau in the paper; temperature: beta, the inverse temperature of the weights,
+    which are capped at `largest_weight`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("observation", "action", "reward")
-    actor: Actor[UnitPolicy] = Actor(Gaussian)
+    actor: Actor[Cloner] = Actor(GaussianOrCategorical)
     network: Network = Network()
     actor_optimiser: Optimiser = Optimiser(schedule="cosine")
     value_optimiser: Optimiser = Optimiser()
@@ -53,6 +51,7 @@ class IQL(Learner):
     batches: Sampling = Transitions()
 
     def __check_init__(self):
+        at_least_one(critics=self.critics)
         if not isinstance(self.expectile, jax.Array) and not 0 < self.expectile < 1:
             raise PolyactError(f"expectile must lie between 0 and 1, got {self.expectile}")
 
@@ -75,37 +74,27 @@ class IQL(Learner):
         )
 
     def update(self, state: IQLState, batch: Batch, key: PRNGKeyArray) -> tuple[IQLState, Metrics]:
-        body = state.actor.body
-        features, following = (jax.vmap(body.features)(o) for o in (batch.observation, batch.next_observation))
-        unit = jax.vmap(body.to_unit)(batch.action)
-        target_q = q_values(state.target_critics, features, unit).min(axis=1)
+        pairs = encoded(state.actor.body, batch)
+        target_q = q_values(state.target_critics, pairs.features, pairs.action).min(axis=1)
 
         def value_loss(value: MLP) -> tuple[Array, Array]:
-            v = values(value, features)
+            v = values(value, pairs.features)
             return expectile(target_q - v, self.expectile), v
 
         value, value_optimiser, v = descend(value_loss, state.value, self.value_optimiser, state.value_optimiser)
-        target = td_target(batch.reward, batch.bootstrap, values(value, following), self.discount)
-        critics, critic_optimiser, critic_error = descend(
-            lambda c: twin_loss(q_values(c, features, unit), target), state.critics, self.critic_optimiser, state.critic_optimiser
-        )
+        target = td_target(batch.reward, batch.bootstrap, values(value, pairs.following), self.discount)
+        critics, critic_optimiser, metrics = regress(state.critics, self.critic_optimiser, state.critic_optimiser, pairs, target)
         weight = advantage_weight(target_q - v, self.temperature, self.largest_weight)
-
-        def actor_loss(actor: UnitPolicy) -> tuple[Array, Array]:
-            loss = -jnp.mean(weight * jax.vmap(actor.unit_log_prob)(batch.observation, unit))
-            return loss, loss
-
-        actor, actor_optimiser, actor_error = descend(actor_loss, state.actor, self.actor_optimiser, state.actor_optimiser)
+        actor, actor_optimiser, actor_loss = clone_weighted(state.actor, self.actor_optimiser, state.actor_optimiser, batch, weight)
         target_critics = tree.ema(state.target_critics, critics, self.target_rate)
-        metrics = {
-            "critic_loss": critic_error,
+        metrics |= {
             "value_loss": expectile(target_q - v, self.expectile),
-            "actor_loss": actor_error,
+            "actor_loss": actor_loss,
             "v": v.mean(),
             "weight": weight.mean(),
         }
         state = IQLState(actor, value, critics, target_critics, actor_optimiser, value_optimiser, critic_optimiser)
         return state, metrics
 
-    def policy(self, state: IQLState) -> UnitPolicy:
+    def policy(self, state: IQLState) -> Cloner:
         return state.actor

@@ -1,5 +1,6 @@
 """Soft actor-critic (arXiv 1812.05905): maximise reward and entropy, with a temperature that holds the entropy at its target."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from polyact.data.sampling import Batch, Sampling, Transitions
 from polyact.errors import PolyactError
 from polyact.learning.actor import Actor
 from polyact.learning.base import Metrics, OffPolicyLearner
-from polyact.learning.critics import build_critics, q_values, twin_loss
+from polyact.learning.critics import Pairs, at_least_one, build_critics, encoded, q_values, regress
 from polyact.learning.losses import td_target
 from polyact.learning.optimiser import Optimiser, OptimiserState, descend
 from polyact.nets.ensemble import Ensemble
@@ -31,6 +32,22 @@ class Temperature(eqx.Module):
         return jnp.exp(self.log)
 
 
+class CriticRegulariser(eqx.Module):
+    """What the critics pay for beside their squared error."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        critics: Ensemble,
+        q: Float[Array, "B K"],
+        pairs: Pairs,
+        actor: UnitPolicy,
+        batch: Batch,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The price and what to report of it. q: the critics' values of the logged pairs."""
+
+
 class SACState(eqx.Module):
     actor: UnitPolicy
     critics: Ensemble
@@ -45,7 +62,7 @@ class SAC(OffPolicyLearner):
     """Entropies are those of unit actions, whose range is [-1, 1] in every entry.
 
     temperature: where it starts; with tune_temperature=False it stays there. target_entropy: None is minus the number of action
-    entries. critics: the target is the least of so many.
+    entries. critics: the target is the least of so many. backup_entropy: whether targets hold the entropy bonus of what follows.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("observation", "action", "reward")
@@ -61,8 +78,11 @@ class SAC(OffPolicyLearner):
     target_entropy: float | None = None
     critics: int = eqx.field(static=True, default=2)
     batches: Sampling = Transitions()
+    backup_entropy: bool = eqx.field(static=True, default=True)
+    critic_regulariser: CriticRegulariser | None = None
 
     def __check_init__(self):
+        at_least_one(critics=self.critics)
         if not isinstance(self.temperature, jax.Array) and self.temperature <= 0:
             raise PolyactError(f"temperature must be positive, got {self.temperature}")
         if self.target_entropy is not None and not self.tune_temperature:
@@ -87,32 +107,35 @@ class SAC(OffPolicyLearner):
         )
 
     def update(self, state: SACState, batch: Batch, key: PRNGKeyArray) -> tuple[SACState, Metrics]:
-        body = state.actor.body
-        features, following = (jax.vmap(body.features)(o) for o in (batch.observation, batch.next_observation))
-        logged = jax.vmap(body.to_unit)(batch.action)
-        next_keys, keys = jax.random.split(key, (2, len(logged)))
+        pairs = encoded(state.actor.body, batch)
+        next_keys, keys = jax.random.split(key, (2, len(pairs.action)))
         alpha = state.temperature()
 
         next_unit, next_log_prob = jax.vmap(state.actor.unit_sample)(batch.next_observation, next_keys)
-        soft_value = q_values(state.target_critics, following, next_unit).min(axis=1) - alpha * next_log_prob
-        target = td_target(batch.reward, batch.bootstrap, soft_value, self.discount)
+        following = q_values(state.target_critics, pairs.following, next_unit).min(axis=1)
+        if self.backup_entropy:
+            following = following - alpha * next_log_prob
+        target = td_target(batch.reward, batch.bootstrap, following, self.discount)
 
-        def critic_loss(critics: Ensemble) -> tuple[Array, Array]:
-            return twin_loss(q_values(critics, features, logged), target)
+        def extra(critics: Ensemble, q: Float[Array, "B K"]) -> tuple[Array, Metrics]:
+            if self.critic_regulariser is None:
+                return jnp.zeros(()), {}
+            own_key = jax.random.fold_in(key, 2**31 - 1)  # no key of an action is this one
+            return self.critic_regulariser(critics, q, pairs, state.actor, batch, own_key)
 
-        critics, critic_optimiser, critic_error = descend(critic_loss, state.critics, self.critic_optimiser, state.critic_optimiser)
+        critics, critic_optimiser, metrics = regress(
+            state.critics, self.critic_optimiser, state.critic_optimiser, pairs, target, extra
+        )
 
         def actor_loss(actor: UnitPolicy) -> tuple[Array, tuple[Array, Array]]:
             unit, log_prob = jax.vmap(actor.unit_sample)(batch.observation, keys)
-            q = q_values(critics, features, unit).min(axis=1)
+            q = q_values(critics, pairs.features, unit).min(axis=1)
             return jnp.mean(alpha * log_prob - q), (log_prob, q)
 
         actor, actor_optimiser, (log_prob, q) = descend(actor_loss, state.actor, self.actor_optimiser, state.actor_optimiser)
         temperature, temperature_optimiser = self._update_temperature(state, log_prob)
-        metrics = {
-            "critic_loss": critic_error,
+        metrics |= {
             "actor_loss": jnp.mean(alpha * log_prob - q),
-            "q": q.mean(),
             "entropy": -log_prob.mean(),
             "temperature": alpha,
         }

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from polyact import tree
 from polyact.data.sampling import Batch, Sampling, Transitions
 from polyact.errors import PolyactError
-from polyact.learning.base import Learner, Metrics, OffPolicyLearner
-from polyact.learning.critics import build_critics, q_values
+from polyact.learning.base import Metrics, OffPolicyLearner, Variant
+from polyact.learning.critics import Pairs, at_least_one, build_critics, encoded, q_values, regress
 from polyact.learning.losses import td_target
 from polyact.learning.optimiser import Optimiser, OptimiserState, descend
 from polyact.nets.ensemble import Ensemble
@@ -74,8 +74,7 @@ class TD3(OffPolicyLearner):
     batches: Sampling = Transitions()
 
     def __check_init__(self):
-        if self.actor_delay < 1 or self.critics < 1:
-            raise PolyactError(f"actor_delay and critics must be at least 1, got {self.actor_delay} and {self.critics}")
+        at_least_one(actor_delay=self.actor_delay, critics=self.critics)
         if self.regulariser is None and self.q_weight is not None:
             raise PolyactError("q_weight has no effect without a regulariser")
 
@@ -97,17 +96,15 @@ class TD3(OffPolicyLearner):
         )
 
     def update(self, state: TD3State, batch: Batch, key: PRNGKeyArray) -> tuple[TD3State, Metrics]:
-        body = state.actor.body
-        features, following = (jax.vmap(body.features)(o) for o in (batch.observation, batch.next_observation))
-        logged = jax.vmap(body.to_unit)(batch.action)
-        critics, critic_optimiser, metrics = self._update_critics(state, batch, features, following, logged, key)
+        pairs = encoded(state.actor.body, batch)
+        critics, critic_optimiser, metrics = self._update_critics(state, batch, pairs, key)
         state = TD3State(
             state.actor, critics, state.target_actor, state.target_critics, state.actor_optimiser, critic_optimiser, state.count + 1
         )
         arrays, static = eqx.partition(state, eqx.is_array)
 
         def move(arrays: Any) -> tuple[Any, Metrics]:
-            moved, metrics = self._update_actor(eqx.combine(arrays, static), batch.observation, features, logged)
+            moved, metrics = self._update_actor(eqx.combine(arrays, static), batch.observation, pairs)
             return eqx.filter(moved, eqx.is_array), metrics
 
         if self.actor_delay == 1:
@@ -127,36 +124,23 @@ class TD3(OffPolicyLearner):
         return state.actor.body.to_env(scale.clip(unit + self.exploration_noise * jax.random.normal(key, unit.shape)))
 
     def _update_critics(
-        self,
-        state: TD3State,
-        batch: Batch,
-        features: Float[Array, "B O"],
-        following: Float[Array, "B O"],
-        logged: Float[Array, "B A"],
-        key: PRNGKeyArray,
+        self, state: TD3State, batch: Batch, pairs: Pairs, key: PRNGKeyArray
     ) -> tuple[Ensemble, OptimiserState, Metrics]:
-        noise = jnp.clip(self.target_noise * jax.random.normal(key, logged.shape), -self.target_noise_clip, self.target_noise_clip)
-        scale = state.actor.body.continuous
-        next_unit = scale.clip(jax.vmap(state.target_actor.unit_action)(batch.next_observation) + noise)
-        value = q_values(state.target_critics, following, next_unit).min(axis=1)
+        noise = self.target_noise * jax.random.normal(key, pairs.action.shape)
+        noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
+        next_unit = jax.vmap(state.target_actor.unit_action)(batch.next_observation) + noise
+        next_unit = state.actor.body.continuous.clip(next_unit)
+        value = q_values(state.target_critics, pairs.following, next_unit).min(axis=1)
         target = td_target(batch.reward, batch.bootstrap, value, self.discount)
+        return regress(state.critics, self.critic_optimiser, state.critic_optimiser, pairs, target)
 
-        def loss(critics: Ensemble) -> tuple[Array, Metrics]:
-            q = q_values(critics, features, logged)
-            error = jnp.mean(jnp.sum((q - target[:, None]) ** 2, axis=1))
-            return error, {"critic_loss": error, "q": q.mean()}
-
-        return descend(loss, state.critics, self.critic_optimiser, state.critic_optimiser)
-
-    def _update_actor(
-        self, state: TD3State, observation: Any, features: Float[Array, "B O"], logged: Float[Array, "B A"]
-    ) -> tuple[TD3State, Metrics]:
+    def _update_actor(self, state: TD3State, observation: Any, pairs: Pairs) -> tuple[TD3State, Metrics]:
         def loss(actor: Deterministic) -> tuple[Array, Metrics]:
             unit = jax.vmap(actor.unit_action)(observation)
-            q = q_values(state.critics, features, unit)[:, 0]
+            q = q_values(state.critics, pairs.features, unit)[:, 0]
             if self.regulariser is None:
                 return -q.mean(), {"actor_loss": -q.mean()}
-            pull = self.regulariser(features, unit, logged)
+            pull = self.regulariser(pairs.features, unit, pairs.action)
             weight = 1.0 if self.q_weight is None else self.q_weight / jax.lax.stop_gradient(jnp.abs(q).mean() + 1e-8)
             return pull - weight * q.mean(), {"actor_loss": pull - weight * q.mean(), "pull": pull}
 
@@ -173,7 +157,7 @@ class TD3(OffPolicyLearner):
         return moved, metrics
 
 
-class TD3BC(Learner):
+class TD3BC(Variant):
     """TD3 whose actor is pulled to the logged actions; alpha = 2.5 weighs Q against the pull (arXiv 2106.06860)."""
 
     needs: ClassVar[tuple[str, ...]] = TD3.needs
@@ -207,15 +191,3 @@ class TD3BC(Learner):
             regulariser=self.regulariser,
             batches=self.batches,
         )
-
-    def sampling(self, spec: Spec) -> Sampling:
-        return self.batches
-
-    def init(self, spec: Spec, key: PRNGKeyArray) -> TD3State:
-        return self.core.init(spec, key)
-
-    def update(self, state: TD3State, batch: Batch, key: PRNGKeyArray) -> tuple[TD3State, Metrics]:
-        return self.core.update(state, batch, key)
-
-    def policy(self, state: TD3State) -> Deterministic:
-        return state.actor
