@@ -33,9 +33,12 @@ if TYPE_CHECKING:  # what type checkers and documentation see; the table below s
     from polyact.learning.base import Learner as Learner
     from polyact.learning.bc import BC as BC
     from polyact.learning.cql import CQL as CQL
+    from polyact.learning.cql_discrete import DiscreteCQL as DiscreteCQL
     from polyact.learning.dagger import dagger as dagger
     from polyact.learning.dqn import DQN as DQN
     from polyact.learning.fit import fit as fit
+    from polyact.learning.fitted_q import FQE as FQE
+    from polyact.learning.fitted_q import FQI as FQI
     from polyact.learning.iql import IQL as IQL
     from polyact.learning.ppo import PPO as PPO
     from polyact.learning.reinforce import REINFORCE as REINFORCE
@@ -86,9 +89,11 @@ else:
         "learning.base": ("Learner",),
         "learning.bc": ("BC",),
         "learning.cql": ("CQL",),
+        "learning.cql_discrete": ("DiscreteCQL",),
         "learning.dagger": ("dagger",),
         "learning.dqn": ("DQN",),
         "learning.fit": ("fit",),
+        "learning.fitted_q": ("FQE", "FQI"),
         "learning.iql": ("IQL",),
         "learning.ppo": ("PPO",),
         "learning.reinforce": ("REINFORCE",),

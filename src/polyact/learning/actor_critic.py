@@ -14,19 +14,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from polyact.errors import PolyactError
-from polyact.learning.actor import Actor
+from polyact.learning.actor import Actor, GaussianOrCategorical
 from polyact.learning.base import Decision, Trajectory
 from polyact.nets.layers import Linear
 from polyact.nets.mlp import MLP, Network
 from polyact.nets.recurrent import Cell
 from polyact.policies.base import EntropicPolicy, Memory, Policy
-from polyact.policies.categorical import Categorical
-from polyact.policies.gaussian import Gaussian
 from polyact.policies.heads import CategoricalHead, GaussianHead
 from polyact.policies.normalise import Normaliser
 from polyact.policies.recurrent import Recurrent
 from polyact.policies.spec import Body, Spec
-from polyact.spaces import Box
 
 if TYPE_CHECKING:
     from typing import ClassVar as AbstractVar  # a type checker would take an AbstractVar for an argument of every __init__
@@ -172,8 +169,7 @@ def build_actor_critic(actor: Actor | None, network: Network, spec: Spec, key: P
     """
     actor_key, critic_key = jax.random.split(key)
     if actor is None:
-        continuous = isinstance(spec.action_space, Box) and spec.action_space.dtype.kind == "f"
-        actor = Actor(Gaussian if continuous else Categorical, replace(network, final_scale=0.01 * network.final_scale))
+        actor = Actor(GaussianOrCategorical, replace(network, final_scale=0.01 * network.final_scale))
     policy = actor.build(spec, actor_key)
     if isinstance(policy, EntropicPolicy):
         return Memoryless(policy, network.build(spec.observation_width, 1, critic_key))
