@@ -11,7 +11,7 @@ import pytest
 from polyact.acting.realtime import measure_latency, real_time
 from polyact.acting.rollout import rollout
 from polyact.acting.streams import WORLD, start_key, step_key
-from polyact.envs.families import randomise
+from polyact.envs.families import perturb, randomise
 from polyact.envs.pendulum import Pendulum
 from polyact.envs.wrappers import ActionDelay
 from polyact.errors import PolyactError
@@ -152,4 +152,26 @@ def test_impossible_clocks_are_refused():
         ({"control_hz": 10, "latency": "fast"}, "latency is 'fast'"),
     ):
         with pytest.raises(PolyactError, match=message):
+            rollout(Damped(), ENV, episodes=1, key=KEY, **options)
+
+
+def test_worlds_that_differ_in_numbers_share_a_program():
+    traced = []
+
+    class Watched(Damped):
+        def act(self, observation, memory, key):
+            traced.append(observation)
+            return jnp.zeros(1), memory
+
+    counts = []
+    for env in (ENV, Pendulum(mass=1.5, horizon=25), perturb(ENV, mass=2.0)):
+        rollout(Watched(), env, episodes=2, key=KEY)
+        counts.append(len(traced))
+    first, second, third = np.diff(counts, prepend=0)
+    assert second == third < first  # only looked at for its shapes, not compiled again
+
+
+def test_options_without_a_clock_are_refused():
+    for options in ({"fallback": "zero"}, {"in_flight": 2}):
+        with pytest.raises(PolyactError, match="no effect in a world that waits"):
             rollout(Damped(), ENV, episodes=1, key=KEY, **options)

@@ -281,7 +281,22 @@ def cut(name, keep=0.5):
     return edit
 
 
+def link_out(data):
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        del file["episode_1/actions"]
+        file["episode_1/actions"] = h5py.ExternalLink("other.h5", "secret")
+
+
+def promise_chunks(data):
+    """Millions of chunks of one number, none of them stored: reading would look for each."""
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        del file["episode_1/actions"]
+        file.create_dataset("episode_1/actions", (10_000_000, 1), "f4", chunks=(1, 1))
+
+
 BROKEN = {
+    "link to another file": (link_out, r"field 'episode_1/actions' lies in another file"),
+    "chunks that are not there": (promise_chunks, r"field 'episode_1/actions' claims shape \(10000000, 1\)"),
     "no metadata": (lambda data: (data / "metadata.json").unlink(), r"metadata.json: no such file"),
     "no episodes file": (lambda data: (data / "main_data.hdf5").unlink(), r"main_data.hdf5: no such file"),
     "half the metadata": (cut("metadata.json"), r"metadata.json: damaged"),

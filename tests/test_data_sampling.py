@@ -158,3 +158,19 @@ def test_impossible_draws_say_why():
     one = Source(one.episodes.select([1]), metadata=one.metadata, name="stub")
     with pytest.raises(PolyactError, match="nothing can be drawn from source stub"):
         batch_of(Mixture((one,)), Transitions())
+
+
+def test_goals_come_from_the_source_they_are_set_in():
+    sources = [Source(episodes([n, n]), name=name) for n, name in ((5, "a"), (9, "b"), (7, "c"))]
+    table, _ = build_table(Mixture(tuple(sources)), ("observation",), budget=1 << 30)
+    sampling = Relabelled(current=0.0, future=0.0)
+    steps = draw_from(table, sampling).steps(jax.random.key(0), 2000)
+    rows = sampling.rows(table.index, steps, jax.random.key(1))
+    ends = np.cumsum([s.episodes.steps + s.episodes.count for s in sources])
+    np.testing.assert_array_equal(np.searchsorted(ends, np.asarray(rows["goal"]), side="right"), rows["source"])
+    assert len(np.unique(rows["goal"])) == table.index.steps
+
+
+def test_a_discount_of_one_has_no_geometric_goals():
+    with pytest.raises(PolyactError, match="between 0 and 1"):
+        Relabelled(discount=1.0)

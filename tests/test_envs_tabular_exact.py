@@ -193,3 +193,14 @@ def test_what_has_no_answer_says_so():
         occupancy(chain(), np.ones((5, 2)), 0.9)
     with pytest.raises(PolyactError, match=r"discount must lie in \[0, 1\], got 1.5"):
         evaluate_policy(chain(), random_policy(chain(), 0), 1.5)
+
+
+def test_a_discount_above_one_is_refused_at_once():
+    for solve in (value_iteration, policy_iteration):
+        with pytest.raises(PolyactError, match=r"discount must lie in \[0, 1\]"):
+            solve(chain(), 1.5)
+
+
+def test_a_world_without_a_step_is_refused():
+    with pytest.raises(PolyactError, match="horizon must be a whole number of at least 1"):
+        chain(horizon=0)

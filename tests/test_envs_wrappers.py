@@ -298,3 +298,10 @@ def test_gradients_flow_through_a_wrapped_world():
     gradient = jax.grad(total)(ActionDelay(Pendulum(mass=1.2), 1))
     assert np.isfinite(gradient.env.mass)
     assert gradient.env.mass != 0
+
+
+@pytest.mark.parametrize("world", [lambda p: RandomAction(Pendulum(), p), lambda p: ExternalForce(Pendulum(), 1.0, p)])
+def test_a_probability_above_one_is_refused(world):
+    world(1.0)
+    with pytest.raises(PolyactError, match=r"between 0 and 1, got 1\.5"):
+        world(1.5)

@@ -256,6 +256,15 @@ def test_compare_corrects_all_comparisons_together():
         comparing.compare(scores, "d")
 
 
+def test_single_runs_with_different_numbers_of_episodes_are_independent_or_refused():
+    scores = {"a": np.array([[0.0, 1, 0, 1, 0]]), "b": np.array([[2.0, 3, 2, 2, 3, 2, 3]])}
+    with pytest.raises(PolyactError, match=r"'b' minus 'a': columns are paired \(initial states\), but there are 7 and 5"):
+        comparing.compare(scores)
+    (found,) = comparing.compare(scores, design="nested")
+    assert found.improvement.value == 1
+    assert found.difference.value == pytest.approx(17 / 7 - 0.4)
+
+
 def test_compare_with_single_runs_says_what_it_resampled():
     scores = {"one": RNG.normal(size=(1, 20)), "other": RNG.normal(size=(1, 20)), "five": RNG.normal(size=(5, 20))}
     other, five = comparing.compare(scores)

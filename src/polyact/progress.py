@@ -1,4 +1,4 @@
-"""Progress bars for people: on standard error, only on a terminal, only after two seconds."""
+"""What people see: progress bars (on standard error, only on a terminal, only after two seconds), and values as text."""
 
 import sys
 import time
@@ -30,6 +30,17 @@ class Bar:
                 return
             self.bar, self.task = _rich_bar(self.label, self.total)
         self.bar.update(self.task, completed=done, note=note)
+
+
+def as_text(value: Any, width: int = 100) -> str:
+    """What rich would print of a value, as plain text."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    page = Console(file=StringIO(), width=width)
+    page.print(value)
+    return page.file.getvalue().rstrip("\n")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _rich_bar(label: str, total: int) -> tuple[Any, Any]:

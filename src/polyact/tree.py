@@ -4,10 +4,11 @@ A policy carries things that must never move under a gradient (normalisation sta
 features). Those nodes inherit `Frozen`, so that every learner leaves them alone without knowing of them.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 Tree = TypeVar("Tree")
@@ -37,6 +38,16 @@ def ema(target: Tree, online: Tree, rate: float | Float[Array, ""]) -> Tree:
 def count_parameters(module: PyTree) -> int:
     """How many numbers a learner would train."""
     return sum(leaf.size for leaf in jax.tree.leaves(trainable(module)[0]))
+
+
+def numbers_as_arrays(tree: Tree) -> Tree:
+    """Floats among the leaves become arrays, with a type of their own: values that differ only in them then share one compiled program."""
+
+    def strong(leaf: Any) -> Any:
+        weak = isinstance(leaf, float) or (eqx.is_inexact_array(leaf) and getattr(leaf, "weak_type", False))
+        return jnp.asarray(leaf, jnp.result_type(leaf)) if weak else leaf
+
+    return jax.tree.map(strong, tree)
 
 
 def _frozen(node: PyTree) -> bool:

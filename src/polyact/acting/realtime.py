@@ -135,7 +135,9 @@ def real_time(
         raise PolyactError(f"fallback is '{fallback}', expected one of {', '.join(FALLBACKS)}")
     if fallback == "chunk" and not isinstance(policy, ChunkPolicy):
         raise PolyactError(f"fallback 'chunk' needs a policy that plans chunks, {type(policy).__name__} does not")
-    if fallback != "chunk" and not isinstance(env.action_space, spaces.Box) and fallback == "zero":
+    if isinstance(env.action_space, spaces.Dict | spaces.Tuple | spaces.Text):
+        raise PolyactError(f"acting in real time needs actions that are one array, got {env.action_space}")
+    if fallback == "zero" and not isinstance(env.action_space, spaces.Box):
         raise PolyactError(f"fallback 'zero' needs continuous actions, got {env.action_space}")
     measured = isinstance(latency, str)
     if measured and latency != "measured":

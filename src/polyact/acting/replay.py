@@ -11,20 +11,27 @@ from polyact.acting.streams import WORLD, start_key, step_key
 from polyact.data.episodes import Episodes
 from polyact.envs.base import Env
 from polyact.errors import PolyactError
+from polyact.tree import numbers_as_arrays
 
 
 def states_of(env: Env, episodes: Episodes, number: int, key: PRNGKeyArray) -> list[Any]:
     """The states of episode `number`, first to last (its length plus one), as NumPy values.
 
-    Raises PolyactError when `env` under `key` does not lead through the recorded observations.
+    Raises PolyactError when actions are missing, or when `env` under `key` does not begin with the recorded observation.
     """
     one = episodes.episode(number)
-    states, observation = _states(env, one.action, jax.random.fold_in(key, number))
+    if one.action is None or one.observation is None:
+        raise PolyactError("states can be found again only where observations and actions were recorded")
+    if one.steps > env.horizon:
+        raise PolyactError(f"episode {number} has {one.steps} steps, this environment ends after {env.horizon}")
+    # Always the whole horizon, so that episodes of different lengths share one compiled program.
+    actions = jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], env.horizon - one.steps, axis=0)]), one.action)
+    states, observation = _states(numbers_as_arrays(env), actions, jax.random.fold_in(key, number))
     for seen, again in zip(jax.tree.leaves(one.observation), jax.tree.leaves(observation), strict=True):
         if not np.allclose(seen[0], again, rtol=1e-4, atol=1e-4):
             raise PolyactError("these episodes were not played in this environment under this key")
     states = jax.tree.map(np.asarray, states)
-    return [jax.tree.map(lambda leaf, t=t: leaf[t], states) for t in range(len(jax.tree.leaves(one.action)[0]) + 1)]
+    return [jax.tree.map(lambda leaf, t=t: leaf[t], states) for t in range(one.steps + 1)]
 
 
 @eqx.filter_jit

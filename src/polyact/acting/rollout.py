@@ -22,6 +22,7 @@ from polyact.envs.families import Family
 from polyact.envs.host import HostEnv
 from polyact.errors import PolyactError
 from polyact.policies.base import Policy, Reporting
+from polyact.tree import numbers_as_arrays
 
 PROGRAM_BYTES = 256 << 20
 
@@ -41,14 +42,18 @@ def rollout(
 
     env: a functional environment (one compiled program), a Family (episode i runs in member i modulo its count), or a bridged one
     (vectorised host loop, compiled acting). With `control_hz` (Hz) and `latency` the world does not wait for the policy: see
-    `polyact.acting.realtime.real_time`.
+    `polyact.acting.realtime.real_time`. Worlds that differ only in their parameters share the compiled program. Raises PolyactError
+    for impossible clocks, and for a fallback or a number of inferences in flight where the world waits.
     """
     if episodes < 1:
         raise PolyactError(f"rollout needs episodes >= 1, got {episodes}")
     if control_hz is not None or latency is not None:
         policy = real_time(policy, env, control_hz=control_hz, latency=latency, fallback=fallback, in_flight=in_flight)
+    elif fallback != "hold" or in_flight is not None:
+        raise PolyactError("fallback and in_flight have no effect in a world that waits; give control_hz and latency too")
     if isinstance(env, HostEnv):
         return host_rollout(policy, env, episodes=episodes, key=key)
+    env = numbers_as_arrays(env)
     size = _episodes_per_program(policy, env, episodes)
     return concatenate([_run(policy, env, range(first, min(first + size, episodes)), key) for first in range(0, episodes, size)])
 
@@ -115,8 +120,8 @@ def _advance(
     action, memory = policy.act(observation, memory, step_key(key, ACTOR, t))
     state, step = env.step(state, action, step_key(key, WORLD, t))
     info = step.info | (policy.report(memory) if isinstance(policy, Reporting) else {})
-    last = (t + 1 >= env.horizon) & ~step.terminated
-    row = Trace(observation, action, step.reward, step.terminated, step.truncated | last, info)
+    truncated = (step.truncated | (t + 1 >= env.horizon)) & ~step.terminated
+    row = Trace(observation, action, step.reward, step.terminated, truncated, info)
     return state, step.observation, memory, row
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from polyact.errors import DataError
+from polyact.errors import DataError, unknown
 
 Column = np.ndarray | dict[str, Any]
 
+SCALARS = ("reward", "terminated", "truncated", "cost", "return_to_go", "log_prob", "text")  # one value per step
 STEP_COLUMNS = ("action", "reward", "terminated", "truncated", "cost", "return_to_go", "log_prob", "goal", "text")
 
 
@@ -27,7 +28,8 @@ class Episodes:
     lengths [E]: steps of each episode. observation [N + E, ...] (an array, or a dict of arrays). action [N, ...], reward [N],
     terminated [N] (the task ended: no bootstrap), truncated [N] (recording was cut), cost [N], return_to_go [N], log_prob [N] (of
     the behaviour policy), goal [N, ...], text [N] (strings), info: further step columns by name, each [N, ...].
-    Raises DataError when a column's rows do not fit the boundaries.
+    Flags given as zeros and ones become booleans. Raises DataError when a column's rows do not fit the boundaries, when a column of
+    one value per step has more axes, or a flag other values.
     """
 
     lengths: np.ndarray
@@ -44,10 +46,10 @@ class Episodes:
     info: dict[str, Column] = field(default_factory=dict)
 
     def __post_init__(self):
-        lengths = np.asarray(self.lengths, np.int64)
-        if lengths.ndim != 1 or np.any(lengths < 1):
-            raise DataError(f"episode lengths must be a vector of positive integers, got shape {lengths.shape}")
-        object.__setattr__(self, "lengths", lengths)
+        lengths = np.asarray(self.lengths)
+        if lengths.ndim != 1 or (lengths.size and lengths.dtype.kind not in "iu") or np.any(lengths < 1):
+            raise DataError(f"episode lengths must be a vector of positive integers, got {lengths.dtype} of shape {lengths.shape}")
+        object.__setattr__(self, "lengths", lengths.astype(np.int64))
         for name, column, rows in self.columns():
             for path, array in leaves(column, name):
                 if np.ndim(array) < 1 or len(array) != rows:
@@ -55,6 +57,12 @@ class Episodes:
                         f"column '{path}' has shape {np.shape(array)}, expected {rows} rows "
                         f"({self.steps} steps, {self.count} episodes)"
                     )
+                if name in SCALARS and np.ndim(array) != 1:
+                    raise DataError(f"column '{name}' has shape {np.shape(array)}, expected one value per step ({rows},)")
+        for name in ("terminated", "truncated"):
+            flag = getattr(self, name)
+            if flag is not None and flag.dtype != bool:
+                object.__setattr__(self, name, _flag(name, np.asarray(flag)))
 
     @property
     def count(self) -> int:
@@ -91,14 +99,24 @@ class Episodes:
         return self.select([index])
 
     def select(self, index: Sequence[int] | np.ndarray) -> Episodes:
-        """The episodes with these numbers, in this order."""
-        index = np.asarray(index, np.int64)
+        """The episodes with these numbers (from the end when negative), in this order, or those where a mask [E] is true.
+
+        Raises DataError for numbers that no episode has.
+        """
+        index = np.asarray(index)
+        try:
+            index = np.arange(self.count)[index if index.size else index.astype(np.int64)]
+        except IndexError as error:
+            raise DataError(f"no such episodes among {self.count}: {error}") from error
         steps = _ranges(self.starts[index], self.lengths[index])
         rows = _ranges(self.starts[index] + index, self.lengths[index] + 1)
         return self._map(lambda name, array: array[rows if name == "observation" else steps], self.lengths[index])
 
     def without(self, *names: str) -> Episodes:
-        """The same episodes with columns removed (they become missing)."""
+        """The same episodes with standard columns removed (they become missing). Raises PolyactError for unknown names."""
+        for name in names:
+            if name not in ("observation", *STEP_COLUMNS):
+                raise unknown("column", name, ("observation", *STEP_COLUMNS))
         return replace(self, **dict.fromkeys(names))
 
     def columns(self) -> Iterable[tuple[str, Column, int]]:
@@ -133,6 +151,12 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
 def empty_like(episodes: Episodes) -> Episodes:
     """No episodes, with the same columns."""
     return episodes.select(np.zeros(0, np.int64))
+
+
+def _flag(name: str, column: np.ndarray) -> np.ndarray:
+    if column.dtype.kind not in "iuf" or not np.isin(column, (0, 1)).all():
+        raise DataError(f"column '{name}' ({column.dtype}) should hold only false and true (or 0 and 1)")
+    return column != 0
 
 
 def _get(episodes: Episodes, name: str) -> Any:

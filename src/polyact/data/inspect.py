@@ -13,6 +13,7 @@ from polyact.data.coverage import ActionCoverage, coverage
 from polyact.data.episodes import Episodes, leaves
 from polyact.data.hashing import episode_hashes, fingerprint, share_of_duplicates, transition_hashes
 from polyact.data.source import Source
+from polyact.progress import as_text
 from polyact.spaces import Space
 
 EXPECTED = ("observation", "action", "reward", "terminated", "truncated")  # columns whose absence is news
@@ -72,7 +73,7 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Reports of sources, in their order. Prints as a table with rich, and turns into JSON."""
+    """Reports of sources, in their order. Prints as a table, and turns into JSON."""
 
     sources: tuple[SourceReport, ...]
 
@@ -83,6 +84,9 @@ class Inspection:
     def rows(self) -> list[dict[str, str]]:
         """One row of short texts per source, the same columns in each."""
         return [_row(source) for source in self.sources]
+
+    def __str__(self) -> str:
+        return as_text(self)
 
     def __rich__(self) -> Any:
         from rich.console import Group

@@ -204,8 +204,8 @@ class Relabelled(Sampling):
     """Transitions with goals chosen afterwards (hindsight relabelling, arXiv 1707.01495).
 
     The goal is an observation: with probability `current` the one just reached, with `future` one from later in the same episode
-    (geometric with `discount`, or uniform when None), otherwise a random one of the data set. reward = 0 where the goal is the very
-    next observation, else -1; bootstrap is 0 there. `goal_of` maps observations to goals (default: the whole observation).
+    (geometric with `discount`, or uniform when None), otherwise a random one of the same source. reward = 0 where the goal is the
+    very next observation, else -1; bootstrap is 0 there. `goal_of` maps observations to goals (default: the whole observation).
     """
 
     current: float = 0.2
@@ -216,6 +216,8 @@ class Relabelled(Sampling):
     def __check_init__(self):
         if min(self.current, self.future) < 0 or self.current + self.future > 1:
             raise PolyactError(f"goal shares must be >= 0 and sum to <= 1, got {self.current} and {self.future}")
+        if self.discount is not None and not 0 < self.discount < 1:
+            raise PolyactError(f"the discount of future goals must lie between 0 and 1 (None: uniform), got {self.discount}")
 
     def eligible(self, index: Index) -> np.ndarray:
         return np.asarray(_within(index, index.successors))
@@ -230,7 +232,9 @@ class Relabelled(Sampling):
         else:
             ahead = 1 + jnp.floor(jnp.log1p(-uniform) / jnp.log(self.discount)).astype(steps.dtype)
         ahead = jnp.clip(ahead, 1, left)
-        random_step = jax.random.randint(anywhere, steps.shape, 0, index.steps)
+        first, last = (jnp.searchsorted(index.sources, places["source"], side=side) for side in ("left", "right"))
+        end = index.starts[last - 1] + index.lengths[last - 1]
+        random_step = jax.random.randint(anywhere, steps.shape, index.starts[first], end)
         random_row = random_step + index.episodes[random_step]
         share = jax.random.uniform(which, steps.shape)
         reached = places["observation"] + 1

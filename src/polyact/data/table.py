@@ -77,7 +77,8 @@ class Stacked:
         return int(self.ends[-1])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return self[np.arange(len(self))].astype(dtype or self.dtype)
+        whole = self.parts[0] if len(self.parts) == 1 else self[np.arange(len(self))]
+        return np.asarray(whole).astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows)

@@ -29,6 +29,13 @@ def _amount(value: ArrayLike) -> Amount:
     return amount
 
 
+def _probability(value: ArrayLike) -> Amount:
+    amount = _amount(value)
+    if not isinstance(amount, Tracer) and np.any(np.asarray(amount) > 1):
+        raise PolyactError(f"a probability lies between 0 and 1, got {value}")
+    return amount
+
+
 class Sensing(Wrapper):
     """A wrapper that alters what is seen. The observation space has no bounds, for the alteration may cross them."""
 
@@ -113,7 +120,7 @@ class RandomAction(Memoryless):
     """With this probability the action is replaced by a uniformly random one; the only kind of action noise for discrete actions."""
 
     env: Env
-    probability: Amount = eqx.field(converter=_amount)
+    probability: Amount = eqx.field(converter=_probability)
 
     def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Step]:
         whether, which = jax.random.split(own_key(self, key))
@@ -139,7 +146,7 @@ class StatePush(Memoryless):
 
     env: Env
     push: Callable[[State, PRNGKeyArray], State] = eqx.field(converter=as_leafless)
-    probability: Amount = eqx.field(converter=_amount)
+    probability: Amount = eqx.field(converter=_probability)
 
     def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Step]:
         whether, how = jax.random.split(own_key(self, key))
@@ -163,7 +170,7 @@ class ExternalForce(SameSpaces):
 
     env: Env
     magnitude: Amount = eqx.field(converter=_amount)
-    probability: Amount = eqx.field(converter=_amount)
+    probability: Amount = eqx.field(converter=_probability)
     duration: Int[Array, "..."] = eqx.field(converter=jnp.asarray, default=1)
 
     def __check_init__(self):

@@ -88,6 +88,7 @@ def value_iteration(env: Tabular, discount: float, tolerance: float = 1e-10, swe
     Raises PolyactError when that is not reached within `sweeps`.
     """
     mdp = model(env)
+    _check_discount(discount)
     factor = discount / (1 - discount) if discount < 1 else 1.0
     values = np.zeros(mdp.states)
     for sweep in range(1, sweeps + 1):
@@ -180,12 +181,16 @@ def state_distributions(env: Tabular, policy: Table, horizon: int) -> Float[np.n
 
 def _chain(mdp: Model, policy: Table, discount: float) -> tuple[np.ndarray, np.ndarray]:
     """I - discount * P and r of the Markov chain that a policy makes."""
-    if not 0 <= discount <= 1:
-        raise PolyactError(f"discount must lie in [0, 1], got {discount}")
+    _check_discount(discount)
     chain = np.einsum("ij,ijk->ik", policy, mdp.continuing)
     if discount == 1 and not _ends(chain):
         raise PolyactError("discount 1 needs a policy that ends from every state; this one can go on forever")
     return np.eye(mdp.states) - discount * chain, (policy * mdp.reward).sum(1)
+
+
+def _check_discount(discount: float) -> None:
+    if not 0 <= discount <= 1:
+        raise PolyactError(f"discount must lie in [0, 1], got {discount}")
 
 
 def _ends(chain: np.ndarray) -> bool:

@@ -34,6 +34,8 @@ def from_gymnasium(
     """
     if count < 1:
         raise PolyactError(f"count must be at least 1, got {count}")
+    if horizon is not None and horizon < 1:
+        raise PolyactError(f"an episode needs a horizon of at least one step, got {horizon}")
     if isinstance(env, str):
         name, make = env, _maker(env, horizon, dict(options or {}))
     elif options:

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from polyact.envs.base import Observation, State, Step
+from polyact.envs.physics import at_least
 from polyact.envs.scene import BLUE, GREEN, INK, PALE, Circle, Drawable, Polygon, Scene, box
 from polyact.errors import PolyactError
 from polyact.spaces import Discrete, Space
@@ -39,6 +40,7 @@ class Tabular(Drawable):
     horizon: int = eqx.field(static=True, default=100)
 
     def __check_init__(self):
+        at_least(1, horizon=self.horizon)
         tables = (self.transition, self.reward, self.initial, self.terminal)
         if not any(isinstance(table, Tracer) for table in tables):
             transition, reward, initial, terminal = map(np.asarray, tables)

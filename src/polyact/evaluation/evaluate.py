@@ -117,7 +117,13 @@ def _timing(played: Mapping[str, Sequence[Episodes]], clock: Clock) -> Section:
 def _by_name(policies: Policies) -> dict[str, list[Policy]]:
     if isinstance(policies, Policy):
         return {"policy": [policies]}
-    runs: dict[str, list[Any]] = {n: [p] if isinstance(p, Policy) else list(p) for n, p in policies.items()}
+    runs: dict[str, list[Any]] = {}
+    if isinstance(policies, Mapping):
+        runs = {name: list(p) if isinstance(p, Sequence) else [p] for name, p in policies.items()}
+    if not all(isinstance(member, Policy) for members in runs.values() for member in members):
+        raise PolyactError(
+            "evaluate takes a policy or {name: policy or policies of several runs}; of what fit returns, its policies"
+        )
     if not runs or any(not members for members in runs.values()):
         raise PolyactError(f"evaluate needs at least one policy under every name, got {', '.join(runs) or 'none'}")
     return runs

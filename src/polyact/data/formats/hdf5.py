@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,21 +36,37 @@ def array(path: PathLike, group: h5py.Group, name: str) -> np.ndarray:
 
     Raises DataError that names file and field when it is missing, is a group, or lies in another file.
     """
-    where = f"{group.name}/{name}".replace("//", "/").lstrip("/")
-    if name not in group:
-        raise DataError(f"{path}: field '{where}' is missing; found: {', '.join(sorted(names(group))) or 'nothing'}")
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-        raise DataError(f"{path}: field '{where}' lies in another file, which is not followed")
+    where = _where(group, name)
+    data = member(path, group, name)
+    if not isinstance(data, h5py.Dataset):
+        raise DataError(f"{path}: '{where}' is a group, expected a data set")
     with reading(path, f"field '{where}'"):
-        data = group[name]
-        if not isinstance(data, h5py.Dataset):
-            raise DataError(f"{path}: '{where}' is a group, expected a data set")
-        if data.external or data.is_virtual:
-            raise DataError(f"{path}: field '{where}' lies in another file, which is not followed")
-        if data.size * data.dtype.itemsize > _LARGEST_RATIO * Path(path).stat().st_size:
-            raise DataError(f"{path}: field '{where}' claims shape {data.shape}, far more than the file can hold")
         value = data.asstr()[()] if h5py.check_string_dtype(data.dtype) else data[()]
         return np.asarray(value, object) if isinstance(value, str) else np.asarray(value)
+
+
+def member(path: PathLike, group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
+    """What lies in a group under a name. Raises DataError when it is missing, lies in another file or claims an impossible size."""
+    where = _where(group, name)
+    if name not in group:
+        raise DataError(f"{path}: field '{where}' is missing; found: {', '.join(sorted(names(group))) or 'nothing'}")
+    outside = DataError(f"{path}: field '{where}' lies in another file, which is not followed")
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        raise outside
+    with reading(path, f"field '{where}'"):
+        node = group[name]
+        if isinstance(node, h5py.Group):
+            return node
+        if not isinstance(node, h5py.Dataset):
+            raise DataError(f"{path}: '{where}' is neither a group nor a data set")
+        if node.external or node.is_virtual:
+            raise outside
+        size = Path(path).stat().st_size
+        # Every chunk takes room in the file; libhdf5 would look for millions that are not there one by one.
+        chunks = math.prod(-(-length // step) for length, step in zip(node.shape, node.chunks, strict=True)) if node.chunks else 0
+        if node.size * node.dtype.itemsize > _LARGEST_RATIO * size or chunks > size:
+            raise DataError(f"{path}: field '{where}' claims shape {node.shape}, far more than the file can hold")
+        return node
 
 
 def tree(path: PathLike, group: h5py.Group) -> dict[str, Any]:
@@ -80,3 +97,7 @@ def attribute(group: Any, name: str) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _where(group: h5py.Group, name: str) -> str:
+    return f"{group.name}/{name}".replace("//", "/").lstrip("/")

@@ -18,16 +18,17 @@ from polyact.errors import DataError
 
 def read_tables(meta: Meta, chosen: list[int], names: list[str]) -> dict[str, np.ndarray]:
     """Features of the chosen episodes, [N, *shape] each, read file by file and put into the order asked for."""
+    wanted = set(chosen)
     holds: dict[Path, list[int]] = {}
     for episode in range(len(meta.lengths)):
         holds.setdefault(meta.data_file(episode), []).append(episode)
     parts: dict[int, dict[str, np.ndarray]] = {}
     for path, inside in holds.items():
-        if set(inside) & set(chosen):
+        if not wanted.isdisjoint(inside):
             columns = _read_table(meta, path, inside, names)
             ends = np.cumsum(meta.lengths[inside])
             for episode, end in zip(inside, ends.tolist(), strict=True):
-                if episode in chosen:
+                if episode in wanted:
                     begin = end - int(meta.lengths[episode])
                     parts[episode] = {name: column[begin:end] for name, column in columns.items()}
     return {name: np.concatenate([parts[episode][name] for episode in chosen]) for name in names}

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from polyact import spaces
+from polyact.data.formats import hdf5
 from polyact.data.formats.columns import escape, is_text, unescape
 from polyact.data.formats.common import reading
 from polyact.data.formats.minari_episodes import NAMES, Stored, decode_images, is_image
@@ -23,11 +24,11 @@ FILE = "main_data.hdf5"
 def read_episodes(folder: Path, count: int, given: dict[str, Space | None], jpeg: bool) -> list[Stored]:
     """Episodes 0 .. count - 1. given: spaces of observations and actions, where known. jpeg: whether images may be coded."""
     path = folder / FILE
-    with reading(path), h5py.File(path, "r") as file:
+    with hdf5.opened(path) as file:
         found = {int(name[8:]) for name in map(str, file) if re.fullmatch(r"episode_\d+", name)}
         if found != set(range(count)):
             raise DataError(f"{path}: holds {len(found)} episodes, expected episode_0 to episode_{count - 1} as metadata.json says")
-        return [_read_episode(path, number, file[f"episode_{number}"], given, jpeg) for number in range(count)]
+        return [_read_episode(path, number, hdf5.member(path, file, f"episode_{number}"), given, jpeg) for number in range(count)]
 
 
 def write_episodes(folder: Path, stored: Iterator[Stored], given: dict[str, Space]) -> None:
@@ -50,7 +51,8 @@ def _read_episode(path: Path, number: int, group: Any, given: dict[str, Space | 
         for name in group:
             if name in NAMES or name == "infos":
                 decode = jpeg and name != "infos"
-                columns |= _walk(path, f"episode_{number}/{name}", group[name], name, given.get(name), decode)
+                node = hdf5.member(path, group, name)
+                columns |= _walk(path, f"episode_{number}/{name}", node, name, given.get(name), decode)
         attributes = {name: _plain(value) for name, value in group.attrs.items()}
         rewards, steps = columns.get("rewards"), attributes.pop("total_steps", None)
         if rewards is not None and steps not in (None, len(rewards)):
@@ -83,7 +85,7 @@ def _walk(path: Path, label: str, node: Any, name: str, space: Space | None, jpe
         for key, disk, part in parts:
             if disk not in node:
                 raise DataError(f"{path}: {label} has no '{disk}', which its space has")
-            columns |= _walk(path, f"{label}/{disk}", node[disk], f"{name}/{key}", part, jpeg)
+            columns |= _walk(path, f"{label}/{disk}", hdf5.member(path, node, disk), f"{name}/{key}", part, jpeg)
         return columns
     if isinstance(space, spaces.Dict | spaces.Tuple):
         raise DataError(f"{path}: {label} is one array, but its space has parts")

@@ -13,6 +13,7 @@ from polyact.data.formats.common import PathLike, replacing
 from polyact.errors import PolyactError
 from polyact.evaluation.statistics.curves import Curve
 from polyact.evaluation.statistics.estimate import Estimate, show
+from polyact.progress import as_text
 
 Cell = str | bool | int | float | Estimate | None
 
@@ -158,6 +159,9 @@ class Report:
         with replacing(path) as aside:
             aside.write_text(page(self), "utf-8")
         return Path(path)
+
+    def __str__(self) -> str:
+        return as_text(self)
 
     def __rich__(self):
         from polyact.evaluation.report.rich import render

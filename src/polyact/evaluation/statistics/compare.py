@@ -199,12 +199,21 @@ def _compare_two(
     level: float,
 ) -> Comparison:
     single = [name for name, table in ((first, a), (second, b)) if len(table) == 1]
+    if len(single) == 2 and a.shape != b.shape and design != "nested":
+        counts = f"{a.shape[1]} and {b.shape[1]} of them"
+        raise PolyactError(f"'{first}' minus '{second}': columns are paired ({units[1]}), but there are {counts}")
     if len(single) == 2:
         a, b, units, design = a.T, b.T, (units[1], units[0]), "nested"
     elif single:
         a, b = (np.broadcast_to(t, (max(len(a), len(b)), t.shape[1])) for t in (a, b))
     try:
-        if len(single) == 2 and len(a) > 1 and np.isin((a, b), (0, 1)).all() and named(statistic).name == "mean":
+        if (
+            len(single) == 2
+            and a.shape == b.shape
+            and len(a) > 1
+            and np.isin((a, b), (0, 1)).all()
+            and named(statistic).name == "mean"
+        ):
             gap, p_value = paired_rate_difference(a[:, 0], b[:, 0], level=level, unit=units[0])
         else:
             gap, p_value = difference(a, b, statistic, design=design, units=units, level=level)
@@ -212,7 +221,9 @@ def _compare_two(
         raise PolyactError(f"'{first}' minus '{second}': {error}") from error
     if len(single) == 1:
         gap = replace(gap, note="; ".join(filter(None, [gap.note, f"{single[0]}: one run, not resampled"])))
-    if single:
+    if len(single) == 2 and len(a) != len(b):
+        wins = probability_of_improvement(a, b, units=units, level=level)
+    elif single:
         wins = share_of_wins(a.mean(1), b.mean(1), unit=units[0], level=level)
     elif design == "stratified":
         wins = probability_of_improvement(a, b, units=units, level=level)
