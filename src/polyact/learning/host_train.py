@@ -4,20 +4,19 @@ The replay buffer is on the device and updated in place. What simulators hold ca
 episodes. Seed s of a training owns the slots s * N .. (s + 1) * N - 1.
 """
 
+from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from polyact.envs.host import HostEnv
-from polyact.learning.base import TrainState
-from polyact.learning.collect import Metrics, Tally
+from polyact.learning.collect import Tally
 from polyact.learning.fleet import Fleet, Summary, accumulate, empty_summary
 from polyact.learning.host_process import HostCarry, HostProcess, Moment
-from polyact.learning.program import as_count
+from polyact.learning.program import Still, pack, unpack
 from polyact.learning.replay import Replay
 
 
@@ -28,108 +27,140 @@ class HostFleet(Fleet):
     """
 
     def __init__(self, env: HostEnv, process: HostProcess, states: list[HostCarry], keys: list[PRNGKeyArray]):
-        self.env, self.process, self.current, self.keys = env, process, states, keys
+        self.env, self.process, self.keys = env, process, keys
+        self.options, self.kind = pack(process)
+        packed = [pack(carry.learner) for carry in states]
+        self.learners, self.learner_kind = [arrays for arrays, _ in packed], packed[0][1]
+        self.replays, self.tallies = [carry.replay for carry in states], [carry.tally for carry in states]
+        self.memory = [
+            _remember(self.kind, self.learner_kind, self.options, learner, key)
+            for learner, key in zip(self.learners, keys, strict=True)
+        ]
+        self.parts = [slice(seed * process.envs, (seed + 1) * process.envs) for seed in range(len(keys))]
+        self.entropy = [np.asarray(jax.random.key_data(key)).tolist() for key in keys]
         self.observation: Any = None
-        self.start = np.ones((len(keys), process.envs), bool)
-        self.memory = [process.remember(carry.learner, key) for carry, key in zip(states, keys, strict=True)]
-        self.stopped: list[Summary] | None = None
-        self._choose = eqx.filter_jit(_choose)
-        self._absorb = eqx.filter_jit(_absorb, donate="all-except-first")
+        self.start = np.ones(env.count, bool)
+        self.last: list[Summary] = []
+        self.stopped = False
 
     def advance(self, first: int, count: int) -> list[Summary]:
-        if self.stopped is not None:
-            return self.stopped
+        if self.stopped:
+            return self.last
         if self.observation is None:
-            self.observation = jax.tree.map(np.array, self.env.reset(self._seeds(first, np.arange(self.env.count))))
+            self.observation = self.env.reset(self._seeds(first, np.arange(self.env.count)))
         summaries: list[Summary | None] = [None] * len(self.keys)
         for i in range(first // self.process.stride, (first + count) // self.process.stride):
             began = list(self.memory)
             moments = [self._step(i, t) for t in range(self.process.length)]
-            for seed, key in enumerate(self.keys):
+            for seed in range(len(self.keys)):
                 columns = jax.tree.map(lambda *leaves: np.stack(leaves), *[moment[seed] for moment in moments])
-                carry = self.current[seed]
-                rest = (self.process, carry.learner, carry.tally, summaries[seed], columns, began[seed], key, as_count(i))
-                learner, tally, summaries[seed], replay = self._absorb(rest, carry.replay)
-                self.current[seed] = HostCarry(learner, replay, tally)
-        self.last = jax.block_until_ready(summaries)
+                parts = (columns, began[seed], self.tallies[seed], summaries[seed], self.keys[seed], np.int32(i))
+                self.learners[seed], self.replays[seed], self.tallies[seed], summaries[seed] = _absorb(
+                    self.kind, self.learner_kind, self.options, self.learners[seed], self.replays[seed], *parts
+                )
+        self.last = [summary for summary in jax.block_until_ready(summaries) if summary is not None]
         return self.last
 
     def back(self) -> None:
-        self.stopped = self.last
+        self.stopped = True
 
     def states(self) -> list[HostCarry]:
-        return self.current
+        learners = [unpack(arrays, self.learner_kind) for arrays in self.learners]
+        return [HostCarry(*parts) for parts in zip(learners, self.replays, self.tallies, strict=True)]
 
     def _step(self, i: int, t: int) -> list[Moment]:
         """One step of every environment; what each seed saw of it."""
-        seen, start, envs = self.observation, self.start, self.process.envs
-        parts = [slice(seed * envs, (seed + 1) * envs) for seed in range(len(self.keys))]
-        chosen = []
-        for seed, part in enumerate(parts):
-            mine = jax.tree.map(lambda leaf, part=part: leaf[part], seen)
-            chosen.append(
-                self._choose(
-                    self.process,
-                    self.current[seed].learner,
-                    mine,
-                    self.memory[seed],
-                    start[seed],
-                    self.keys[seed],
-                    as_count(i),
-                    as_count(t),
-                )
+        seen, start = self.observation, self.start
+        chosen = [
+            _choose(
+                self.kind,
+                self.learner_kind,
+                self.options,
+                self.learners[seed],
+                _rows(seen, part),
+                self.memory[seed],
+                start[part],
+                self.keys[seed],
+                np.int32(i),
+                np.int32(t),
             )
+            for seed, part in enumerate(self.parts)
+        ]
         self.memory = [memory for _, _, memory in chosen]
-        actions = jax.tree.map(
-            lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *[action for _, action, _ in chosen]
-        )
-        step = self.env.step(actions)
-        moments = []
-        for seed, part in enumerate(parts):
-            cut = lambda tree, part=part: jax.tree.map(lambda leaf: leaf[part], tree)  # noqa: E731
-            decision = jax.tree.map(np.asarray, chosen[seed][0])
-            outcome = (cut(step.observation), step.reward[part], step.terminated[part], step.truncated[part], cut(step.info))
-            moments.append(Moment(cut(seen), decision, *outcome, start[seed]))
-        ended = np.flatnonzero(step.terminated | step.truncated)
-        self.observation = step.observation
-        if len(ended):
-            fresh = self.env.reset(self._seeds((i * self.process.length + t + 1) * envs, ended), ended)
-            self.observation = jax.tree.map(lambda old, new: _replaced(old, ended, new), step.observation, fresh)
-        self.start = np.isin(np.arange(self.env.count), ended).reshape(len(self.keys), envs)
+        actions = [jax.tree.map(np.asarray, action) for _, action, _ in chosen]
+        step = self.env.step(jax.tree.map(lambda *leaves: np.concatenate(leaves), *actions))
+        columns = (step.observation, step.reward, step.terminated, step.truncated, step.info, start)
+        moments = [
+            Moment(_rows(seen, part), jax.tree.map(np.asarray, chosen[seed][0]), *_rows(columns, part))
+            for seed, part in enumerate(self.parts)
+        ]
+        self.observation, self.start = step.observation, step.terminated | step.truncated
+        if self.start.any():
+            slots = np.flatnonzero(self.start)
+            fresh = self.env.reset(self._seeds((i * self.process.length + t + 1) * self.process.envs, slots), slots)
+            self.observation = jax.tree.map(lambda old, new: _replaced(old, slots, new), step.observation, fresh)
         return moments
 
     def _seeds(self, step: int, slots: np.ndarray) -> np.ndarray:
         """The reset seeds of the episodes that begin after `step` steps of a seed: a function of its key, the step and the place."""
         envs = self.process.envs
-        entropy = [np.asarray(jax.random.key_data(key)).tolist() for key in self.keys]
-        made = [np.random.SeedSequence([*entropy[slot // envs], step, slot % envs]).generate_state(1)[0] for slot in slots]
-        return np.array(made, np.int64) >> 1
+        sequences = [np.random.SeedSequence([*self.entropy[slot // envs], step, slot % envs]) for slot in slots]
+        return np.array([sequence.generate_state(1)[0] >> 1 for sequence in sequences], np.int64)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _remember(kind: Still, learner_kind: Still, options: list[Array], learner: list[Array], key: PRNGKeyArray) -> Any:
+    return unpack(options, kind).remember(unpack(learner, learner_kind), key)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
 def _choose(
-    process: HostProcess, state: TrainState, observation: Any, memory: Any, start: Any, key: PRNGKeyArray, i: Array, t: Array
+    kind: Still,
+    learner_kind: Still,
+    options: list[Array],
+    learner: list[Array],
+    observation: Any,
+    memory: Any,
+    start: Any,
+    key: PRNGKeyArray,
+    i: Any,
+    t: Any,
 ) -> tuple[Any, Any, Any]:
     play, _ = jax.random.split(jax.random.fold_in(key, i))
-    return process.choose(state, observation, memory, start, jax.random.fold_in(play, t), i)
+    state = unpack(learner, learner_kind)
+    return unpack(options, kind).choose(state, observation, memory, start, jax.random.fold_in(play, t), i)
 
 
-def _absorb(rest: PyTree, replay: Replay | None) -> tuple[TrainState, Tally, Summary, Replay | None]:
-    process, learner, tally, summary, moments, memory, key, i = rest
-    moments = jax.tree.map(jnp.asarray, moments)
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+def _absorb(
+    kind: Still,
+    learner_kind: Still,
+    options: list[Array],
+    learner: list[Array],
+    replay: Replay | None,
+    moments: Moment,
+    memory: Any,
+    tally: Tally,
+    summary: Summary | None,
+    key: PRNGKeyArray,
+    i: Any,
+) -> tuple[list[Array], Replay | None, Tally, Summary]:
+    process: HostProcess = unpack(options, kind)
     _, learn = jax.random.split(jax.random.fold_in(key, i))
-    carry, metrics = process.absorb(HostCarry(learner, replay, tally), moments, memory, learn, i)
-
-    def count(tally: Tally, now: tuple[Array, Array]) -> tuple[Tally, Metrics]:
-        return tally.after(*now)
-
-    tally, episodes = jax.lax.scan(count, tally, (moments.reward, moments.terminated | moments.truncated))
+    carry = HostCarry(unpack(learner, learner_kind), replay, tally)
+    carry, metrics = process.absorb(carry, moments, memory, learn, i)
+    tally, episodes = jax.lax.scan(
+        lambda tally, now: tally.after(*now), tally, (moments.reward, moments.terminated | moments.truncated)
+    )
     metrics = metrics | jax.tree.map(lambda values: values.sum(), episodes)
-    summary = empty_summary(metrics) if summary is None else summary
-    summary = accumulate(summary, metrics, i * process.stride)
+    summary = accumulate(empty_summary(metrics) if summary is None else summary, metrics, i * process.stride)
     healthy = jnp.all(jnp.stack([at < 0 for at in summary.broken.values()]))
-    new, old = eqx.filter(carry.learner, eqx.is_array), eqx.filter(learner, eqx.is_array)
-    kept = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, old)
-    return eqx.combine(kept, learner), tally, summary, carry.replay
+    kept = [jnp.where(healthy, new, old) for new, old in zip(pack(carry.learner)[0], learner, strict=True)]
+    return kept, carry.replay, tally, summary
+
+
+def _rows(tree: Any, part: slice) -> Any:
+    return jax.tree.map(lambda leaf: leaf[part], tree)
 
 
 def _replaced(old: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:

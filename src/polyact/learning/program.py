@@ -55,3 +55,29 @@ def fleet_of(advance: Advance, problem: PyTree, states: list[Carry], keys: list[
 def as_count(number: int) -> Count:
     """A Python number as what a compiled program takes, so that another number is not another program."""
     return jnp.asarray(number, jnp.int32)
+
+
+class Still:
+    """All of a pytree that is not an array, hashed once: as a static argument of `jax.jit` it costs nothing per call."""
+
+    def __init__(self, treedef: Any, leaves: tuple[Any, ...]):
+        self.treedef, self.leaves = treedef, leaves
+        self.hash = hash((treedef, leaves))
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Still) and (self.treedef, self.leaves) == (other.treedef, other.leaves))
+
+
+def pack(tree: PyTree) -> tuple[list[Array], Still]:
+    """The arrays of a pytree as a list, and the rest: for loops on the host, where flattening modules at every call is what takes time."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return [x for x in leaves if eqx.is_array(x)], Still(treedef, tuple(None if eqx.is_array(x) else x for x in leaves))
+
+
+def unpack(arrays: list[Array], still: Still) -> PyTree:
+    """Inverse of `pack`."""
+    rest = iter(arrays)
+    return jax.tree.unflatten(still.treedef, [next(rest) if leaf is None else leaf for leaf in still.leaves])
