@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from polyact.data import Episodes, Source
-from polyact.data.sampling import Sampling, Transitions
+from polyact.data.sampling import NStep, Sampling, Transitions
 from polyact.errors import PolyactError, SavedError, TrainingError
 from polyact.learning import fit as engine
 from polyact.learning import program
@@ -24,6 +24,7 @@ from polyact.learning.td3 import TD3BC
 from polyact.nets.mlp import Network
 from polyact.policies.deterministic import Deterministic
 from polyact.policies.gaussian import Gaussian
+from polyact.policies.random_policy import RandomPolicy
 from polyact.spaces import Box
 
 SMALL = Network(width=16, depth=1)
@@ -139,7 +140,7 @@ class Exploding(Learner):
         return state + 1, {"loss": jnp.where(state == self.at, jnp.inf, 0.0)}
 
     def policy(self, state):
-        raise AssertionError("not asked for")
+        return RandomPolicy(Box(-1, 1, (2,)))
 
 
 def test_training_stops_at_the_first_value_that_is_not_finite(source):
@@ -202,3 +203,14 @@ def test_the_average_of_the_weights_is_what_a_loop_gives(source):
     weights = [p.network.last.weight for p in (start, *kept)]
     expected = decay * (decay * weights[0] + (1 - decay) * weights[1]) + (1 - decay) * weights[2]
     np.testing.assert_allclose(averaged.policy.network.last.weight, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rate": -1.0}, {"clip_norm": 0.0}, {"warmup": -1}, {"weight_decay": -0.1}])
+def test_an_optimiser_refuses_numbers_that_make_no_sense(wrong):
+    with pytest.raises(PolyactError, match=next(iter(wrong))):
+        Optimiser(**wrong)
+
+
+def test_an_n_step_discount_that_is_not_the_learners_is_refused(source):
+    with pytest.raises(PolyactError, match=r"NStep sums rewards with discount 0.9, TD3BC has discount 0.99"):
+        fit(TD3BC(network=SMALL, critic_network=SMALL), source, steps=1, key=KEY, sampling=NStep(3, 0.9))

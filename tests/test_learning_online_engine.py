@@ -220,7 +220,7 @@ class Fixed(OffPolicyLearner):
         return batch.observation.mean(), {"gap": jnp.abs(batch.next_observation - batch.observation).mean()}
 
     def policy(self, state):
-        raise AssertionError("not asked for")
+        return state
 
     def explore(self, state, observation, key):
         return jnp.zeros(1)

@@ -160,3 +160,10 @@ def test_vae_reconstructs_what_it_is_trained_on():
 
     _, losses = train(vae, jax.random.split(KEY, 300))
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_settings_that_do_nothing_or_do_not_exist_are_refused_at_once():
+    with pytest.raises(PolyactError, match=r"fourier_scale=2.0 does nothing"):
+        Network(fourier_scale=2.0)
+    with pytest.raises(PolyactError, match="did you mean 'lecun'"):
+        Network(init="lecum")

@@ -84,3 +84,15 @@ def test_bounds_that_do_not_fit_are_named():
         Box(1, 0, (2,))
     with pytest.raises(PolyactError, match="no fixed width"):
         spaces.width(Text(5))
+
+
+def test_fractions_are_no_members_of_discrete_spaces():
+    assert spaces.contains(spaces.Discrete(3), 2.0)
+    assert not spaces.contains(spaces.Discrete(3), 1.5)
+    assert not spaces.contains(spaces.MultiDiscrete((2, 2)), np.array([0.0, 0.5]))
+
+
+@pytest.mark.parametrize("make", [lambda: MultiDiscrete((2, 0)), lambda: MultiDiscrete(()), lambda: MultiBinary(0)])
+def test_empty_discrete_spaces_are_refused(make):
+    with pytest.raises(PolyactError, match="needs"):
+        make()

@@ -91,6 +91,10 @@ class MultiDiscrete(Space):
 
     nvec: tuple[int, ...]
 
+    def __post_init__(self):
+        if not self.nvec or min(self.nvec) < 1:
+            raise PolyactError(f"MultiDiscrete needs at least one entry, all >= 1, got {self.nvec}")
+
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.nvec),)
@@ -105,6 +109,10 @@ class MultiBinary(Space):
     """A vector of n zeros and ones."""
 
     n: int
+
+    def __post_init__(self):
+        if self.n < 1:
+            raise PolyactError(f"MultiBinary needs n >= 1, got {self.n}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -202,10 +210,11 @@ def contains(space: Space, value: Any) -> bool:
             return array.shape == space.shape and bool(np.all(array >= space.low) and np.all(array <= space.high))
         case Discrete():
             array = np.asarray(value)
-            return array.shape == () and space.start <= int(array) < space.start + space.n
+            return array.shape == () and bool(space.start <= array < space.start + space.n and array % 1 == 0)
         case MultiDiscrete():
             array = np.asarray(value)
-            return array.shape == space.shape and bool(np.all(array >= 0) and np.all(array < np.asarray(space.nvec)))
+            whole = array.shape == space.shape and bool(np.all(array % 1 == 0))
+            return whole and bool(np.all(array >= 0) and np.all(array < np.asarray(space.nvec)))
         case MultiBinary():
             array = np.asarray(value)
             return array.shape == space.shape and bool(np.all((array == 0) | (array == 1)))

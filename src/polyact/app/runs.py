@@ -93,7 +93,7 @@ def write(out: Path, fitted: Fitted, facts: dict[str, Any]) -> Run:
 
 def write_stopped(out: Path, progress: Progress, why: str, facts: dict[str, Any]) -> Run | None:
     """The same for training that could not go on: the policies of its last good states. None when nothing was learned."""
-    if progress.policy is None or not progress.done:
+    if progress.policy is None or not progress.good or not progress.done:
         return None
     policies = [progress.policy(state) for state in progress.states]
     return _write(out, policies, progress.history, progress.done, facts | {"stopped": why})

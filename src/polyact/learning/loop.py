@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from polyact.errors import PolyactError, TrainingError
@@ -23,12 +26,13 @@ Evaluate = Callable[[Policy], dict[str, float]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often: all numbers in steps."""
+    """How long and how often: all numbers in steps, multiples of the stride, which is the steps of one update."""
 
     steps: int
     report_every: int
     evaluate_every: int | None = None
     checkpoint_every: int | None = None
+    stride: int = 1
 
     def __post_init__(self):
         for name in ("steps", "report_every", "evaluate_every", "checkpoint_every"):
@@ -50,6 +54,7 @@ class Progress:
     states: list[Carry]
     history: list[Record] = field(default_factory=list)
     policy: Callable[[Carry], Policy] | None = None
+    good: bool = True  # whether every weight of the policies is finite
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,9 @@ class Hooks:
 def run(plan: Plan, fleet: Fleet, done: int, history: list[Record], hooks: Hooks) -> Progress:
     """Carry every seed from step `done` to `plan.steps`.
 
-    Raises TrainingError when a metric is not finite; its `progress` holds the states just before that step. With a folder of
-    checkpoints they are also written there, and so are those of the last whole interval when the user interrupts.
+    Raises TrainingError when a metric (or at the end the policy) is not finite; its `progress` holds the last states before that step
+    with finite policies. With a folder of checkpoints they are also written there, and so are those of the last whole interval when
+    the user interrupts.
     """
     history, began_at = list(history), done
     with Bar(hooks.label, plan.steps, hooks.show) as bar:
@@ -76,8 +82,11 @@ def run(plan: Plan, fleet: Fleet, done: int, history: list[Record], hooks: Hooks
             while done < plan.steps:
                 stop, began = plan.next_stop(done), time.perf_counter()
                 summaries = fleet.advance(done, stop - done)
-                if broken := first_broken(summaries):
-                    raise _broken_error(*broken, _before(broken[0], done, fleet, history, hooks))
+                broken = first_broken(summaries)
+                if broken is None and stop == plan.steps and (ill := _ill(fleet.states(), hooks)):
+                    broken = stop, "weights of the policy", ill[0]
+                if broken:
+                    raise _broken_error(*broken, _before(broken[0], done, plan, fleet, history, hooks))
                 rate, done = (stop - done) / (time.perf_counter() - began), stop
                 records = [_record(done, seed, summary, rate) for seed, summary in enumerate(summaries)]
                 history.extend(records)
@@ -100,13 +109,32 @@ def first_broken(summaries: list[Summary]) -> tuple[int, str, int] | None:
     return min(found) if found else None
 
 
-def _before(step: int, done: int, fleet: Fleet, history: list[Record], hooks: Hooks) -> Progress:
-    """Where the run stood before a step of the interval that began at `done`."""
+def _before(step: int, done: int, plan: Plan, fleet: Fleet, history: list[Record], hooks: Hooks) -> Progress:
+    """The newest good states at or before a step of the interval that began at `done`.
+
+    A metric often breaks one update after the weights did, whose own metrics were still finite.
+    """
+    _wind(fleet, done, step)
+    if step > done and _ill(fleet.states(), hooks):
+        step -= plan.stride
+        _wind(fleet, done, step)
+    if _ill(fleet.states(), hooks):
+        return Progress(step, fleet.states(), history, hooks.policy, good=False)
+    _keep(step, fleet.states(), history, hooks)
+    return Progress(step, fleet.states(), history, hooks.policy)
+
+
+def _wind(fleet: Fleet, done: int, step: int) -> None:
     fleet.back()
     if step > done:
         fleet.advance(done, step - done)
-    _keep(step, fleet.states(), history, hooks)
-    return Progress(step, fleet.states(), history, hooks.policy)
+
+
+def _ill(states: list[Carry], hooks: Hooks) -> list[int]:
+    """The seeds whose policy has weights that are not finite."""
+    policies = [hooks.policy(state) for state in states] if hooks.policy else []
+    numbers = [jax.tree.leaves(eqx.filter(policy, eqx.is_inexact_array)) for policy in policies]
+    return [seed for seed, leaves in enumerate(numbers) if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)]
 
 
 def _keep(done: int, states: list[Carry], history: list[Record], hooks: Hooks) -> None:
@@ -115,9 +143,8 @@ def _keep(done: int, states: list[Carry], history: list[Record], hooks: Hooks) -
 
 
 def _broken_error(step: int, name: str, seed: int, progress: Progress) -> TrainingError:
-    error = TrainingError(
-        f"training stopped at step {step}: metric '{name}' is not finite (seed {seed}); the state after {step} good steps is kept"
-    )
+    kept = f"the state after {progress.done} good steps is kept" if progress.good else "no state of this interval was good"
+    error = TrainingError(f"training stopped at step {step}: metric '{name}' is not finite (seed {seed}); {kept}")
     error.progress = progress
     return error
 

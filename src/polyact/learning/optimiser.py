@@ -41,6 +41,12 @@ class Optimiser(eqx.Module):
             raise PolyactError(f"schedule is '{self.schedule}', expected one of {', '.join(SCHEDULES)}")
         if self.schedule == "constant" and not isinstance(self.final, jax.Array) and self.final != 0.0:
             raise PolyactError("final has no effect with schedule='constant'")
+        for name in ("learning_rate", "final", "warmup", "weight_decay"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not value >= 0:
+                raise PolyactError(f"{name} must not be negative, got {value}")
+        if isinstance(self.clip_norm, int | float) and not self.clip_norm > 0:
+            raise PolyactError(f"clip_norm must be positive, got {self.clip_norm}")
 
     def init(self, module: PyTree, total: int) -> OptimiserState:
         """Zero moments for the trainable arrays of a module; `total` is the number of steps the schedule runs over."""

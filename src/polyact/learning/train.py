@@ -83,6 +83,7 @@ def train(
         min(_whole(-(-total // REPORTS) if report_every is None else report_every, stride), total),
         evaluate_every and _whole(evaluate_every, stride),
         checkpoint_every and _whole(checkpoint_every, stride),
+        stride,
     )
     spec = Spec.of(env.observation_space, env.action_space, process.updates(total // stride))
     keys = [jax.random.fold_in(key, seed) for seed in range(seeds)]

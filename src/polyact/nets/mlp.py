@@ -17,6 +17,7 @@ from polyact.nets.layers import (
     Linear,
     RandomFourier,
     activation,
+    check_initialiser,
     initialise,
     spectrally_normalised,
 )
@@ -52,9 +53,11 @@ class Network(eqx.Module):
             )
         if self.residual and self.depth < 2:
             raise PolyactError(f"residual=True does nothing with depth {self.depth}; it needs at least 2 hidden layers")
-        if self.fourier_learned and not self.fourier:
-            raise PolyactError("fourier_learned=True does nothing with fourier=0")
+        for name, unset in (("fourier_learned", False), ("fourier_scale", 1.0)):
+            if not self.fourier and getattr(self, name) != unset:
+                raise PolyactError(f"{name}={getattr(self, name)} does nothing with fourier=0")
         activation(self.activation)
+        check_initialiser(self.init)
 
     def build(self, inputs: int, outputs: int, key: PRNGKeyArray) -> "MLP":
         """An MLP from [inputs] to [outputs] with fresh parameters."""
