@@ -170,9 +170,9 @@ OURS: dict[str, Settings] = {
             "train": {"envs": 4},
         },
         "own settings": {
-            "learner": ["rollout_length=32", "minibatches=16", "epochs=10", "discount=0.9", "trace=0.95", "learning_rate=1e-3"],
-            "train": {"envs": 64},
-            "every": 4096,
+            "learner": ["discount=0.95", "learning_rate=1e-3", "schedule=linear", "rollout_length=200", "minibatches=32"],
+            "train": {"envs": 16},
+            "every": 3200,
         },
     },
     "sac": {

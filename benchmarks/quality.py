@@ -83,7 +83,7 @@ def d3rlpy_iql(options: Options) -> Json:
 
     env = Pendulum()
     data = _mixed_pendulum(env, options)
-    steps = options.pick(20_000, 20)
+    steps = options.pick(10_000, 20)
     ours, own = _offline_scores("iql", AGREE, data, env, steps, options)
     theirs = train_there(data, steps, _seeds(options), options)
     if isinstance(theirs, str):
@@ -195,9 +195,17 @@ FROM_RANDOM: dict[str, tuple[list[str], int]] = {
 }
 ONLINE: dict[tuple[str, str], tuple[list[str], int, dict[str, Any]]] = {
     ("sac", "pendulum"): (["width=64", "learning_rate=1e-3"], 15_000, {"envs": 4, "update_ratio": 0.5}),
-    ("ppo", "pendulum"): (["discount=0.9", "learning_rate=1e-3", "rollout_length=64"], 200_000, {"envs": 64}),
+    ("ppo", "pendulum"): (
+        ["discount=0.95", "learning_rate=1e-3", "schedule=linear", "rollout_length=200", "minibatches=32"],
+        150_000,
+        {"envs": 16},
+    ),
     ("sac", "cartpole-swingup"): (["width=64", "learning_rate=1e-3"], 60_000, {"envs": 4, "update_ratio": 0.5}),
-    ("ppo", "cartpole-swingup"): (["learning_rate=1e-3", "rollout_length=128"], 1_000_000, {"envs": 64}),
+    ("ppo", "cartpole-swingup"): (
+        ["learning_rate=1e-3", "schedule=linear", "rollout_length=128", "minibatches=32"],
+        600_000,
+        {"envs": 64},
+    ),
 }
 REPLAY: dict[str, tuple[list[str], int]] = {
     "bc": (["width=64"], 20_000),
