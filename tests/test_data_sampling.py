@@ -174,3 +174,9 @@ def test_goals_come_from_the_source_they_are_set_in():
 def test_a_discount_of_one_has_no_geometric_goals():
     with pytest.raises(PolyactError, match="between 0 and 1"):
         Relabelled(discount=1.0)
+
+
+def test_what_never_says_that_it_ended_is_taken_as_cut_off():
+    with pytest.warns(UserWarning, match="no terminated column in data: their episodes are taken as cut off"):
+        batch = batch_of(episodes([3]).without("terminated"), Transitions(), size=20)
+    assert np.all(batch.bootstrap == 1)

@@ -160,6 +160,11 @@ def _per_step(mixture: Mixture, weights: np.ndarray) -> np.ndarray:
 def _stack(sources: Sequence[Source], name: str) -> Any:
     columns = [getattr(source.episodes, name) for source in sources]
     if name == "terminated":
+        unknown = [s.name for s, column in zip(sources, columns, strict=True) if column is None and s.episodes.reward is not None]
+        if unknown:
+            warnings.warn(
+                f"no terminated column in {', '.join(unknown)}: their episodes are taken as cut off, not as ended", stacklevel=5
+            )
         columns = [np.zeros(s.episodes.steps, bool) if c is None else c for s, c in zip(sources, columns, strict=True)]
     if any(column is None for column in columns):
         return None

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from polyact.data.episodes import leaves
-from polyact.data.sampling import Batch, Draw, Rows, Sampling, draw_from
+from polyact.data.sampling import Batch, Draw, NStep, Rows, Sampling, draw_from
 from polyact.data.source import Data, Mixture, as_mixture
 from polyact.data.table import Columns, Index, Stacked, build_table
 from polyact.errors import PolyactError
@@ -72,6 +72,7 @@ def fit(
     table, used = build_table(mixture, learner.needs, budget=device_memory, weights=weights)
     spec = Spec.from_sources(used.sources, steps)
     sampling = sampling or learner.sampling(spec)
+    _same_discount(learner, sampling)
     draw = draw_from(table, sampling)
     keys = [jax.random.fold_in(key, seed) for seed in range(seeds)]
     plan = Plan(steps, min(report_every, steps), evaluate_every, checkpoint_every)
@@ -198,6 +199,13 @@ def fingerprint(mixture: Mixture) -> str:
                 digest.update(f"{path}{array.dtype}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array[:: max(1, rows // 4096)]).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _same_discount(learner: Trainable, sampling: Sampling) -> None:
+    """n-step returns are sums under a discount; bootstrapping with another one would mix two problems."""
+    own = getattr(learner, "discount", None)
+    if isinstance(sampling, NStep) and isinstance(own, float) and sampling.discount != own:
+        raise PolyactError(f"NStep sums rewards with discount {sampling.discount}, {type(learner).__name__} has discount {own}")
 
 
 def _identity(
