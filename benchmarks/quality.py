@@ -208,7 +208,7 @@ ONLINE: dict[tuple[str, str], tuple[list[str], int, dict[str, Any]]] = {
     ),
 }
 REPLAY: dict[str, tuple[list[str], int]] = {
-    "bc": (["width=64"], 20_000),
+    "bc": (["width=64"], 40_000),
     "td3-bc": (["width=64"], 40_000),
     "iql": (["width=64"], 40_000),
 }
