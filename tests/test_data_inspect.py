@@ -14,12 +14,17 @@ from polyact import spaces
 from polyact.data import formats
 from polyact.data.coverage import coverage
 from polyact.data.episodes import Episodes, concatenate
+from polyact.data.feeds import Needs
 from polyact.data.hashing import episode_hashes, fingerprint, row_hashes, share_of_duplicates, transition_hashes
 from polyact.data.inspect import distribution, inspect
 from polyact.data.pictures import pictures
 from polyact.data.source import Source
 
-NEEDS = {"bc": ("observation", "action"), "iql": ("observation", "action", "reward", "terminated"), "vae": ("observation",)}
+NEEDS = {
+    "bc": Needs(("observation", "action")),
+    "iql": Needs(("observation", "action", "reward", "terminated")),
+    "vae": Needs(("observation",)),
+}
 
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # beartype does, while examples are drawn
 
@@ -148,6 +153,12 @@ def test_discrete_actions_are_counted():
     assert part.entropy == pytest.approx(0.5)
     (parts,) = coverage(np.array([[0, 1], [0, 2]]), spaces.MultiDiscrete((2, 3)))
     assert parts.per_dimension == (0.5, 2 / 3)
+
+
+def test_actions_among_billions_are_counted_by_those_that_occur():
+    (part,) = coverage(np.array([5, 5, 323_786_590_926]), spaces.Discrete(323_786_590_927))
+    assert part.visited == 2 / 323_786_590_927
+    assert part.counts == ()
 
 
 def test_parts_of_an_action_are_covered_apart():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from polyact.spaces import Space
 
 BINS = 10  # per dimension
 _NEAR = 1e-3  # what counts as at a bound, as a share of the range
+_CLASSES = 4096  # up to so many are counted one by one
 _LOOKED_AT = 1_000_000  # continuous actions, evenly spaced over the data
 
 
@@ -24,8 +25,8 @@ class ActionCoverage:
     visited: share of the actions (discrete), or of the cells of a grid with 10 bins per dimension over the two dimensions that vary
     most (continuous), that occur. per_dimension: share of the 10 bins (or of the classes) that occur, for each dimension. entropy:
     of those frequencies relative to uniform, averaged over dimensions, in [0, 1]. at_bounds: share of the numbers that lie at a
-    bound; None where there are none. counts: how often each action occurs (discrete, else empty). relative_to: what the grid spans,
-    the space or, where it is unbounded, the data (a space that was never stated is the range of the data).
+    bound; None where there are none. counts: how often each action occurs (discrete, at most 4096 actions; else empty). relative_to:
+    what the grid spans: the space or, where it is unbounded, the data (a space that was never stated is the range of the data).
     """
 
     part: str
@@ -75,12 +76,22 @@ def _part(name: str, action: np.ndarray, space: Space) -> ActionCoverage:
 
 
 def _discrete(name: str, action: np.ndarray, sizes: np.ndarray) -> ActionCoverage:
-    counts = [
-        np.bincount(np.clip(column, 0, n - 1), minlength=n) for column, n in zip(action.T.astype(np.int64), sizes, strict=True)
+    columns = [
+        np.unique(np.clip(column, 0, n - 1), return_counts=True) for column, n in zip(action.T.astype(np.int64), sizes, strict=True)
     ]
-    seen = tuple(float(np.mean(count > 0)) for count in counts)
-    single = tuple(int(n) for n in counts[0]) if len(counts) == 1 else ()
-    return ActionCoverage(name, float(np.mean(seen)), seen, _entropy(counts), None, single, "space")
+    seen = tuple(len(classes) / int(n) for (classes, _), n in zip(columns, sizes, strict=True))
+    entropy = _entropy([counts for _, counts in columns], sizes)
+    single = _every_class(*columns[0], int(sizes[0])) if len(columns) == 1 else ()
+    return ActionCoverage(name, float(np.mean(seen)), seen, entropy, None, single, "space")
+
+
+def _every_class(classes: np.ndarray, counts: np.ndarray, n: int) -> tuple[int, ...]:
+    """How often each of n classes occurs; nothing where they are too many to be told one by one (token or item numbers)."""
+    if n > _CLASSES:
+        return ()
+    every = np.zeros(n, np.int64)
+    every[classes] = counts
+    return tuple(every.tolist())
 
 
 def _continuous(name: str, action: np.ndarray, space: Space) -> ActionCoverage:
@@ -100,13 +111,15 @@ def _continuous(name: str, action: np.ndarray, space: Space) -> ActionCoverage:
     visited = len(np.unique(pair, axis=0)) / BINS ** pair.shape[1]
     at_bounds = float(np.mean((place <= _NEAR) | (place >= 1 - _NEAR))) if bounded else None
     seen = tuple(float(np.mean(count > 0)) for count in counts)
-    return ActionCoverage(name, visited, seen, _entropy(counts), at_bounds, (), "space" if bounded else "data")
+    return ActionCoverage(
+        name, visited, seen, _entropy(counts, [BINS] * len(counts)), at_bounds, (), "space" if bounded else "data"
+    )
 
 
-def _entropy(counts: list[np.ndarray]) -> float:
-    """Entropy relative to the uniform distribution, averaged over dimensions; 1 for a dimension of one class."""
+def _entropy(counts: Sequence[np.ndarray], sizes: Sequence[int] | np.ndarray) -> float:
+    """Entropy of the classes that occur relative to the uniform one over all, averaged over dimensions; 1 for a single class."""
     shares = []
-    for count in counts:
+    for count, size in zip(counts, sizes, strict=True):
         p = count[count > 0] / max(1, count.sum())
-        shares.append(float(-(p * np.log(p)).sum() / np.log(len(count))) if len(count) > 1 else 1.0)
+        shares.append(float(-(p * np.log(p)).sum() / np.log(size)) if size > 1 else 1.0)
     return float(np.mean(shares)) if shares else 0.0
