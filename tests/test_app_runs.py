@@ -61,6 +61,7 @@ def test_a_run_is_only_lost_to_another(place, capsys):
     assert main([*TRAIN, "--overwrite"]) == 1
     assert "also holds 'notes.txt'" in capsys.readouterr().err
     (place / "run" / "notes.txt").unlink()
+    (place / "run" / ".seed-0.0123abcd.partial").mkdir()
     assert main([*TRAIN, "--overwrite", "--json"]) == 0
     assert sorted(path.name for path in place.iterdir()) == ["logs", "run"]
 

@@ -112,6 +112,12 @@ def written(source, tmp_path):
     return tmp_path
 
 
+def test_the_next_checkpoint_drops_what_a_killed_run_left(source, tmp_path):
+    (tmp_path / ".000000010.0123abcd.partial").mkdir()
+    fit(Walk(), source, **options(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["000000040"]
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", "null", "\xff", '{"version": 1}', '{"version": 7}'])
 def test_a_damaged_description_is_refused(source, written, text):
     (written / "000000040" / "checkpoint.json").write_text(text, "latin-1")

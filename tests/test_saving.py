@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from typing import NamedTuple
 
 import equinox as eqx
@@ -274,10 +275,10 @@ def test_registered_classes_of_users_are_saved(tmp_path):
 
 
 def test_a_failed_write_keeps_the_old_folder(policy, saved, monkeypatch):
-    def full(path, content):
+    def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "write_file", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         saving.save(Pendulum(), saved, overwrite=True)
     identical(saving.load(saved), policy)

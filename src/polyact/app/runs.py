@@ -9,9 +9,6 @@ checkpoints/        the newest training state
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +16,13 @@ from typing import Any
 
 from polyact import saving
 from polyact.errors import PolyactError, SavedError
+from polyact.files import PARTIAL, REPLACED, whole_file
 from polyact.learning.fitted import Fitted
 from polyact.learning.loop import Progress, Record
 from polyact.policies.base import Policy
 
 VERSION = 1
-OURS = re.compile(r"run\.json|history\.json|seed-\d+|checkpoints|\..*\.writing")
+OURS = re.compile(rf"run\.json|history\.json|seed-\d+|checkpoints|\..*({re.escape(PARTIAL)}|{re.escape(REPLACED)})")
 
 
 @dataclass(frozen=True)
@@ -57,24 +55,6 @@ def check_free(out: Path, resume: bool, overwrite: bool) -> None:
         raise PolyactError(f"{out} is no folder; it is not overwritten")
     if strange := sorted(path.name for path in out.iterdir() if not OURS.fullmatch(path.name)):
         raise PolyactError(f"{out} also holds '{strange[0]}', which is not part of a run; it is not overwritten")
-
-
-@contextmanager
-def in_place_of(out: Path) -> Iterator[None]:
-    """Work on `out` while the run that was there waits aside: it is dropped when another has taken its place, and else comes back."""
-    old = out.absolute().with_name(f".{out.resolve().name}.replaced")
-    if not out.exists():
-        yield
-        return
-    shutil.rmtree(old, ignore_errors=True)
-    os.rename(out, old)
-    try:
-        yield
-    finally:
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(old, out)
 
 
 def next_folder(learner: str) -> Path:
@@ -133,6 +113,5 @@ def read(path: Path) -> Run:
 
 
 def _replace(path: Path, value: Any) -> None:
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(value, indent=1))
-    os.replace(aside, path)
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(value, indent=1))

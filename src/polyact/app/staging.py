@@ -1,13 +1,11 @@
 """Output folders that appear whole or not at all."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from polyact.errors import PolyactError
-from polyact.saving.files import put
+from polyact.files import whole_folder
 
 MARKER = ".polyact"
 
@@ -23,13 +21,7 @@ def fresh_folder(target: Path, overwrite: bool) -> Iterator[Path]:
         raise PolyactError(f"{target} exists; use --overwrite to replace it, or another --out")
     if target.exists() and any(target.iterdir()) and not (target / MARKER).exists():
         raise PolyactError(f"{target} holds something that polyact did not write; it is not overwritten")
-    target = target.absolute()
-    aside = target.with_name(f".{target.name}.writing-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    (aside / MARKER).write_text("written by polyact; --overwrite may replace this folder\n")
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(target) as aside:
+        (aside / MARKER).write_text("written by polyact; --overwrite may replace this folder\n")
         yield aside
-        put(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

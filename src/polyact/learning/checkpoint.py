@@ -5,7 +5,6 @@ A checkpoint holds arrays and JSON only. The structure is rebuilt from the learn
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,24 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from polyact.errors import SavedError
+from polyact.files import is_partial, whole_folder
 
 VERSION = 1
 
 
 def write(folder: Path, step: int, states: list[PyTree], history: list[dict[str, Any]], identity: dict[str, Any]) -> Path:
-    """Write folder/<step>, aside and renamed, then drop older checkpoints in the folder."""
+    """Write folder/<step>, whole or not at all, then drop older checkpoints in the folder and what a killed run left half-written."""
     folder.mkdir(parents=True, exist_ok=True)
-    target, aside = folder / f"{step:09d}", folder / f".writing-{step:09d}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    save_file(
-        {name: array for seed, state in enumerate(states) for name, array in _arrays(state, seed).items()},
-        aside / "state.safetensors",
-    )
-    facts = {"version": VERSION, "step": step, "seeds": len(states), "sha256": _digest(aside)}
-    (aside / "checkpoint.json").write_text(json.dumps(facts | {"identity": identity, "history": history}, allow_nan=True))
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(aside, target)
+    target = folder / f"{step:09d}"
+    with whole_folder(target) as aside:
+        save_file(
+            {name: array for seed, state in enumerate(states) for name, array in _arrays(state, seed).items()},
+            aside / "state.safetensors",
+        )
+        facts = {"version": VERSION, "step": step, "seeds": len(states), "sha256": _digest(aside)}
+        (aside / "checkpoint.json").write_text(json.dumps(facts | {"identity": identity, "history": history}, allow_nan=True))
     for old in folder.iterdir():
-        if old.name.isdigit() and old.name < target.name:
+        if is_partial(old) or (old.name.isdigit() and old.name < target.name):
             shutil.rmtree(old)
     return target
 

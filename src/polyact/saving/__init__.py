@@ -8,14 +8,13 @@ one line.
 
 import hashlib
 import json
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import safetensors.numpy
 
 from polyact.errors import SavedError, one_line
+from polyact.files import whole_folder
 from polyact.saving.decode import Reader
 from polyact.saving.encode import Writer
 from polyact.saving.files import (
@@ -26,11 +25,9 @@ from polyact.saving.files import (
     check_target,
     digest,
     plain,
-    put,
     read_description,
     read_weights,
     versions,
-    write_file,
 )
 from polyact.saving.known import registered as registered
 
@@ -58,14 +55,10 @@ def save(value: Any, folder: str | Path, provenance: dict[str, Any] | None = Non
         "value": described,
     }
     text = json.dumps(content | {"sha256": digest(content)}, indent=1, allow_nan=False)
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    aside.mkdir(parents=True)
-    try:
-        write_file(aside / WEIGHTS, weights)
-        write_file(aside / DESCRIPTION, text.encode())
-        put(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder) as aside:
+        (aside / WEIGHTS).write_bytes(weights)
+        (aside / DESCRIPTION).write_bytes(text.encode())
     return folder
 
 

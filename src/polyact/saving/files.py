@@ -1,11 +1,10 @@
-"""The two files of a saved value: written aside and renamed, read with their checksums."""
+"""The two files of a saved value: what may be overwritten, and reading with checksums."""
 
 import hashlib
 import json
 import math
 import os
 import platform
-import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,28 +28,6 @@ def check_target(folder: Path, overwrite: bool) -> None:
     ours = folder.is_dir() and not folder.is_symlink() and (folder / DESCRIPTION).is_file()
     if not ours or {path.name for path in folder.iterdir()} - {WEIGHTS, DESCRIPTION}:
         raise SavedError(f"{folder} is not (only) a saved policy and is not overwritten")
-
-
-def put(aside: Path, folder: Path) -> None:
-    """Rename into place; an old folder is moved out first and restored if that fails."""
-    if not folder.exists():
-        os.rename(aside, folder)
-        return
-    old = aside.with_name(aside.name + ".old")
-    os.rename(folder, old)
-    try:
-        os.rename(aside, folder)
-    except OSError:
-        os.rename(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_description(folder: Path) -> dict[str, Any]:

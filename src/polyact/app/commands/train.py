@@ -18,6 +18,7 @@ from polyact.data.formats import read
 from polyact.envs.catalogue import make
 from polyact.envs.host import HostEnv
 from polyact.errors import PolyactError, TrainingError
+from polyact.files import set_aside
 from polyact.learning import catalogue, checkpoint
 from polyact.learning.averaged import Averaged
 from polyact.learning.fit import fit
@@ -47,7 +48,7 @@ def run(command: Train) -> None:
         "env": command.env,
         "seed": command.seed,
     }
-    with runs.in_place_of(out) if command.overwrite else nullcontext():
+    with set_aside(out) if command.overwrite else nullcontext():
         try:
             fitted = train(learner, env, **options) if mixture is None else fit(learner, mixture, **options)  # pyright: ignore[reportArgumentType]
         except TrainingError as error:

@@ -14,9 +14,10 @@ from types import ModuleType
 
 from polyact.data.episodes import Episodes
 from polyact.data.formats.columns import check_finite
-from polyact.data.formats.common import PathLike, is_partial, reading
+from polyact.data.formats.common import PathLike, reading
 from polyact.data.source import Data, Source, as_mixture
 from polyact.errors import DataError, unknown
+from polyact.files import is_partial
 
 _DEPTH = 4  # folders below the one given in which data sets are looked for
 _HDF5 = (".hdf5", ".h5")

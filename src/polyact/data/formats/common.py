@@ -1,4 +1,4 @@
-"""What every data format needs: writing aside and renaming, one-line errors, JSON, headers (columns are in `columns.py`).
+"""What every data format needs: writing what appears whole, one-line errors, JSON, headers (columns are in `columns.py`).
 
 A format is a module with `NAME`, `detect(path)`, `read(path) -> list[Source]` and, where it can be written, `write(sources, path)`.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,56 +20,37 @@ from polyact import spaces
 from polyact.data.episodes import Episodes
 from polyact.data.source import Source
 from polyact.errors import DataError, PolyactError, unknown
+from polyact.files import whole_file, whole_folder
 
 PathLike = str | os.PathLike[str]
 
-PARTIAL = ".partial"  # how the name of a file or folder ends while it is being written
 HEADER_VERSION = 1
 
 
 @contextmanager
 def new_file(path: PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to, and rename it on success: the file appears whole or not at all.
-
-    Raises DataError when `path` exists or its folder does not.
-    """
+    """`whole_file` where nothing is yet. Raises DataError when `path` exists, its folder does not, or it can't be written."""
     target = _absent(path)
-    aside = _aside(target)
-    try:
-        with writing(target):
-            yield aside
+    with writing(target), whole_file(target) as aside:
+        yield aside
         _absent(path)
-        aside.rename(target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: PathLike) -> Iterator[Path]:
     """Like `new_file`, for a folder, which is made."""
     target = _absent(path)
-    aside = _aside(target)
-    try:
-        with writing(target):
-            aside.mkdir()
-            yield aside
+    with writing(target), whole_folder(target) as aside:
+        yield aside
         _absent(path)
-        aside.rename(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
     """Like `new_file`, also over an older file: readers see the old one or the new one, never half of one."""
     target = Path(path)
-    aside = _aside(target)
-    try:
-        with writing(target):
-            yield aside
-            os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing(target), whole_file(target) as aside:
+        yield aside
 
 
 @contextmanager
@@ -116,11 +95,6 @@ def reason(error: BaseException) -> str:
         case PolyactError():
             return text
     return text or type(error).__name__
-
-
-def is_partial(path: PathLike) -> bool:
-    """Whether this is what an interrupted write left behind."""
-    return Path(path).name.endswith(PARTIAL)
 
 
 def write_each(sources: Sequence[Source], path: PathLike, write_one: Callable[[Source, Path], None], suffix: str = "") -> None:
@@ -236,10 +210,6 @@ def _absent(path: PathLike) -> Path:
     if not target.absolute().parent.is_dir():
         raise DataError(f"can't write {target}: the folder {target.absolute().parent} does not exist")
     return target
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def _plain(value: Any) -> Any:
