@@ -55,6 +55,7 @@ def test_the_table_below_is_complete():
 def test_a_learner_takes_the_actions_it_says_or_refuses_in_one_line(name, kind):
     entry, made, spec = LEARNERS[name], learner(name), Spec.of(SEEN, SPACES[kind], 10)
     assert (entry.continuous, entry.discrete) == ("box" in TAKES[name], "discrete" in TAKES[name])
+    assert not entry.discrete or entry.single_choice == ("several" not in TAKES[name])
     if kind in TAKES[name]:
         _abstract_update(made, spec, kind) if entry.offline else eqx.filter_eval_shape(made.init, spec, KEY)
         return

@@ -14,6 +14,8 @@ import numpy as np
 
 from polyact.errors import PolyactError
 
+MOST_CLASSES = 1 << 16  # a one-hot vector of more is a mistake: numbers of items or times that were taken for classes
+
 
 class Space:
     """A set of values. Final classes: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple, Text."""
@@ -153,19 +155,28 @@ class Tuple(Space):
 
 
 def width(space: Space) -> int:
-    """Length of the flat vector that stands for a value of `space` (a Discrete counts as its number of classes)."""
+    """Length of the flat vector that stands for a value of `space` (a Discrete counts as its number of classes).
+
+    Raises PolyactError for text, and for more classes than `MOST_CLASSES`.
+    """
     match space:
         case Box() | MultiBinary():
             return math.prod(space.shape)
         case Discrete():
-            return space.n
+            return _classes(space, space.n)
         case MultiDiscrete():
-            return sum(space.nvec)
+            return _classes(space, sum(space.nvec))
         case Dict():
             return sum(width(part) for _, part in space.items)
         case Tuple():
             return sum(width(part) for part in space.spaces)
     raise PolyactError(f"{space} has no fixed width; encode text into numbers first")
+
+
+def _classes(space: Space, count: int) -> int:
+    if count > MOST_CLASSES:
+        raise PolyactError(f"{space} has {count:,} classes, too many to be told apart one by one (at most {MOST_CLASSES:,})")
+    return count
 
 
 def sample(space: Space, key: Any) -> Any:

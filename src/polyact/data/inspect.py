@@ -11,6 +11,7 @@ import numpy as np
 from polyact import spaces
 from polyact.data.coverage import ActionCoverage, coverage
 from polyact.data.episodes import Episodes, leaves
+from polyact.data.feeds import Needs, lacks
 from polyact.data.hashing import episode_hashes, fingerprint, share_of_duplicates, transition_hashes
 from polyact.data.source import Source
 from polyact.progress import as_text
@@ -41,7 +42,8 @@ class SourceReport:
     with some). duplicate_transitions: share of transitions that repeat an earlier one; duplicate_episodes: how many episodes do
     (None without observations).
     control_hz: as stated or, where `control_hz_estimated`, from the time stamps. learners: those it can feed; lacks: for the others,
-    the columns they need and the source does not have. notes: what reading it had to assume. fingerprint: names the content.
+    the columns and the kinds of observation or action they need and the source does not have. notes: what reading it had to assume.
+    fingerprint: names the content.
     """
 
     name: str
@@ -103,20 +105,16 @@ class Inspection:
         return Group(table, *notes)
 
 
-def inspect(sources: Sequence[Source], needs: Mapping[str, Sequence[str]] | None = None) -> Inspection:
-    """Inspect sources.
-
-    needs: for each learner by name the columns it needs ('observation', 'action', 'reward', 'terminated', 'info/NAME', ...).
-    """
+def inspect(sources: Sequence[Source], needs: Mapping[str, Needs] | None = None) -> Inspection:
+    """Inspect sources. needs: for each learner by name what it asks of a source."""
     return Inspection(tuple(_inspect(source, needs or {}) for source in sources))
 
 
-def _inspect(source: Source, needs: Mapping[str, Sequence[str]]) -> SourceReport:
+def _inspect(source: Source, needs: Mapping[str, Needs]) -> SourceReport:
     episodes, origin = source.episodes, source.metadata.get("origin", {})
     transitions, repeats = _duplicates(episodes)
     estimated = None if source.control_hz else _rate(episodes)
-    has = {name for name, _, _ in episodes.columns()}
-    lacks = {learner: tuple(column for column in columns if column not in has) for learner, columns in needs.items()}
+    lacking = lacks(source, needs)
     action = episodes.action
     return SourceReport(
         name=source.name,
@@ -140,8 +138,8 @@ def _inspect(source: Source, needs: Mapping[str, Sequence[str]]) -> SourceReport
         coverage=() if action is None or source.action_space is None else coverage(action, source.action_space),
         duplicate_transitions=transitions,
         duplicate_episodes=repeats,
-        learners=tuple(learner for learner, columns in lacks.items() if not columns),
-        lacks={learner: columns for learner, columns in lacks.items() if columns},
+        learners=tuple(learner for learner, missing in lacking.items() if not missing),
+        lacks={learner: missing for learner, missing in lacking.items() if missing},
         notes=_notes(source),
         fingerprint=fingerprint(episodes),
     )

@@ -168,6 +168,8 @@ def _stack(sources: Sequence[Source], name: str) -> Any:
         columns = [np.zeros(s.episodes.steps, bool) if c is None else c for s, c in zip(sources, columns, strict=True)]
     if any(column is None for column in columns):
         return None
+    if any(part.dtype.kind not in "biuf" for part in jax.tree.leaves(columns)):
+        raise DataError(f"{name} holds text, which can't be trained on; encode it into numbers first")
     structures = {str(jax.tree.structure(column)) for column in columns}
     if len(structures) > 1:
         raise DataError(

@@ -12,7 +12,7 @@ from polyact.errors import PolyactError, unknown
 @dataclass(frozen=True)
 class Entry:
     """Where a learner lives ("module:Class"), what it is in one line, what it learns from (columns of data, an environment, or either)
-    and whether actions may be continuous, discrete, or both.
+    and whether actions may be continuous, discrete, or both. single_choice: discrete actions must be one choice.
     """
 
     constructor: str
@@ -22,6 +22,7 @@ class Entry:
     online: bool = False
     continuous: bool = True
     discrete: bool = True
+    single_choice: bool = False
 
 
 LEARNERS: dict[str, Entry] = {
@@ -30,10 +31,13 @@ LEARNERS: dict[str, Entry] = {
     "iql": Entry("polyact.learning.iql:IQL", "implicit Q-learning (2110.06169)"),
     "cql": Entry("polyact.learning.cql:CQL", "conservative Q-learning (2006.04779)", discrete=False),
     "cql-discrete": Entry(
-        "polyact.learning.cql_discrete:DiscreteCQL", "conservative Q-learning for one choice (2006.04779)", continuous=False
+        "polyact.learning.cql_discrete:DiscreteCQL",
+        "conservative Q-learning for one choice (2006.04779)",
+        continuous=False,
+        single_choice=True,
     ),
     "awac": Entry("polyact.learning.awac:AWAC", "advantage-weighted actor-critic (2006.09359)", online=True),
-    "fqi": Entry("polyact.learning.fitted_q:FQI", "fitted Q iteration (Ernst et al. 2005)", continuous=False),
+    "fqi": Entry("polyact.learning.fitted_q:FQI", "fitted Q iteration (Ernst et al. 2005)", continuous=False, single_choice=True),
     "td3": Entry(
         "polyact.learning.td3:TD3",
         "twin delayed deterministic policy gradient (1802.09477)",
@@ -42,7 +46,14 @@ LEARNERS: dict[str, Entry] = {
         discrete=False,
     ),
     "sac": Entry("polyact.learning.sac:SAC", "soft actor-critic (1812.05905)", offline=False, online=True, discrete=False),
-    "dqn": Entry("polyact.learning.dqn:DQN", "deep Q-learning, double (1509.06461)", offline=False, online=True, continuous=False),
+    "dqn": Entry(
+        "polyact.learning.dqn:DQN",
+        "deep Q-learning, double (1509.06461)",
+        offline=False,
+        online=True,
+        continuous=False,
+        single_choice=True,
+    ),
     "ppo": Entry("polyact.learning.ppo:PPO", "proximal policy optimisation (1707.06347)", (), offline=False, online=True),
     "reinforce": Entry(
         "polyact.learning.reinforce:REINFORCE", "policy gradient with a baseline (Williams 1992)", (), offline=False, online=True
@@ -54,6 +65,7 @@ LEARNERS: dict[str, Entry] = {
         offline=False,
         online=True,
         continuous=False,
+        single_choice=True,
     ),
 }
 

@@ -141,10 +141,10 @@ def _columns(sources: Sequence[Source]) -> dict[str, Normaliser]:
         if not recorded:
             continue
         space = input_space(joined_space(recorded, f"{column}_space"))
+        kept = jnp.asarray(numeric(space))  # an error for a space without a width, before anything of that width is made
         rows = jax.jit(jax.vmap(partial(encode, space)))
         arrays = [getattr(source.episodes, column) for source in recorded]
         pooled = _pooled(arrays, lambda block, rows=rows: np.asarray(rows(block)))
-        kept = jnp.asarray(numeric(space))
         found[column] = Normaliser(jnp.where(kept, pooled.mean, 0.0), jnp.where(kept, pooled.std, 1.0))
     return found
 

@@ -37,10 +37,9 @@ class Body(eqx.Module):
             raise PolyactError(
                 f"body '{self.name}': observation statistics have width {self.normaliser.width}, expected {self.observation_width}"
             )
-        if self.action_scale is not None and self.action_scale.width != self.action_width:
-            raise PolyactError(
-                f"body '{self.name}': action scale has width {self.action_scale.width}, expected {self.action_width}"
-            )
+        width = self.action_width  # of a space without one this is the error, before a network is made for it
+        if self.action_scale is not None and self.action_scale.width != width:
+            raise PolyactError(f"body '{self.name}': action scale has width {self.action_scale.width}, expected {width}")
 
     @property
     def observation_width(self) -> int:

@@ -17,6 +17,7 @@ from polyact import cache
 from polyact.acting.rollout import rollout
 from polyact.app import runs
 from polyact.app.arguments import Demo
+from polyact.app.commands.inspect import needs
 from polyact.app.show import console, say
 from polyact.app.staging import fresh_folder
 from polyact.data import Source
@@ -30,7 +31,6 @@ from polyact.evaluation.report.report import Picture, Report, Section
 from polyact.learning.actor import Actor
 from polyact.learning.base import Learner
 from polyact.learning.bc import BC
-from polyact.learning.catalogue import LEARNERS
 from polyact.learning.fit import fit
 from polyact.learning.iql import IQL
 from polyact.learning.optimiser import Optimiser
@@ -52,8 +52,7 @@ def run(command: Demo) -> None:
             write_logs(env, out / "logs", key)
             sources = read(out / "logs")
         if not quiet:
-            found = inspect(sources, {name: entry.needs for name, entry in LEARNERS.items() if entry.offline})
-            console().print(found)
+            console().print(inspect(sources, needs()))
         usable = [source for source in sources if source.episodes.action is not None]
         trained = {}
         for name, learner in learners().items():

@@ -2,6 +2,7 @@
 
 from polyact.app.arguments import Inspect
 from polyact.app.show import console, print_json, say
+from polyact.data.feeds import Needs
 from polyact.data.formats import read
 from polyact.data.inspect import Inspection, inspect
 from polyact.data.pictures import pictures
@@ -15,7 +16,7 @@ def run(command: Inspect) -> None:
     if not command.paths:
         raise PolyactError("data inspect needs at least one path")
     sources = [source for path in command.paths for source in read(path, command.format)]
-    found = inspect(sources, {name: entry.needs for name, entry in LEARNERS.items() if entry.offline})
+    found = inspect(sources, needs())
     if command.json:
         print_json(found.to_json())
     else:
@@ -24,6 +25,12 @@ def run(command: Inspect) -> None:
         report(found, sources).to_html(command.report)
         if not command.json:
             say(f"Report: {command.report}")
+
+
+def needs() -> dict[str, Needs]:
+    """What every learner that learns from data asks of it."""
+    offline = {name: entry for name, entry in LEARNERS.items() if entry.offline}
+    return {name: Needs(entry.needs, entry.continuous, entry.discrete, entry.single_choice) for name, entry in offline.items()}
 
 
 def report(found: Inspection, sources: list[Source]) -> Report:
