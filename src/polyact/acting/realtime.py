@@ -156,13 +156,15 @@ def real_time(
 def measure_latency(policy: Policy, observation_space: Space, samples: int = 200) -> np.ndarray:
     """Seconds that the compiled policy takes for one observation, host to host, on this machine [samples]; compilation not counted."""
     key = jax.random.key(0)
-    act = eqx.filter_jit(lambda p, o, m, k: p.act(o, m, k))
     memory = policy.start(key)
     observations = [jax.tree.map(np.asarray, spaces.sample(observation_space, k)) for k in jax.random.split(key, 8)]
     seconds = np.zeros(samples + 10)
     for number in range(len(seconds)):
         began = time.perf_counter()
-        action, memory = act(policy, observations[number % 8], memory, key)
+        action, memory = _act(policy, observations[number % 8], memory, key)
         jax.tree.map(np.asarray, action)
         seconds[number] = time.perf_counter() - began
     return seconds[10:]
+
+
+_act = eqx.filter_jit(lambda policy, observation, memory, key: policy.act(observation, memory, key))

@@ -5,14 +5,14 @@ training again, with one it holds for that run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from polyact.acting.realtime import Fallback, Latency
+from polyact.acting.realtime import Fallback, Latency, measure_latency
 from polyact.acting.rollout import rollout, successes
 from polyact.data.episodes import Episodes
 from polyact.envs.base import Env
@@ -29,22 +29,36 @@ Policies = Policy | Mapping[str, Policy | Sequence[Policy]]
 
 @dataclass(frozen=True)
 class Clock:
-    """How time passes while a policy computes: control rate in Hz, latency in seconds (or samples, or "measured"), and what acts when
-    nothing has arrived (see `polyact.acting.realtime`)."""
+    """How time passes while a policy computes: control rate in Hz, latency in seconds (a number, samples, "measured", or what
+    `measured` found for every run of every policy), and what acts when nothing has arrived (see `polyact.acting.realtime`)."""
 
     control_hz: float
-    latency: Latency
+    latency: Latency | Mapping[str, Sequence[np.ndarray]]
     fallback: Fallback = "hold"
     in_flight: int | None = None
 
     def __str__(self) -> str:
-        if isinstance(self.latency, str):
-            seconds = self.latency
+        if isinstance(self.latency, str | Mapping):
+            seconds = "measured"
         elif isinstance(self.latency, np.ndarray):
             seconds = f"{1000 * np.median(self.latency):.3g} ms (median of samples)"
         else:
             seconds = f"{1000 * float(self.latency or 0.0):.3g} ms"
         return f"{self.control_hz:g} Hz, latency {seconds}, fallback {self.fallback}"
+
+    def options(self, name: str, run: int) -> dict[str, Any]:
+        """What `rollout` is told for one run of one policy."""
+        latency = self.latency[name][run] if isinstance(self.latency, Mapping) else self.latency
+        return vars(self) | {"latency": latency}
+
+
+def measured(clock: Clock | None, policies: Policies, env: World, *, explore: bool = False) -> Clock | None:
+    """The clock with "measured" replaced by what is measured now of every run, so that a report can say it; another one as it is."""
+    if clock is None or not isinstance(clock.latency, str) or clock.latency != "measured":
+        return clock
+    space = env.observation_space
+    seconds = {name: [measure_latency(_played(p, explore), space) for p in runs] for name, runs in _by_name(policies).items()}
+    return replace(clock, latency=seconds, in_flight=1 if clock.in_flight is None else clock.in_flight)
 
 
 def play(
@@ -52,11 +66,17 @@ def play(
 ) -> dict[str, list[Episodes]]:
     """Episodes of every policy, by name and run. `explore` keeps the randomness of stochastic policies, else their mode is played."""
     runs = _by_name(policies)
-    options = {} if clock is None else vars(clock)
     return {
-        name: [rollout(p if explore else greedy(p), env, episodes=episodes, key=key, **options) for p in members]
+        name: [
+            rollout(_played(p, explore), env, episodes=episodes, key=key, **(clock.options(name, run) if clock else {}))
+            for run, p in enumerate(members)
+        ]
         for name, members in runs.items()
     }
+
+
+def _played(policy: Policy, explore: bool) -> Policy:
+    return policy if explore else greedy(policy)
 
 
 def evaluate(
@@ -74,6 +94,7 @@ def evaluate(
 
     policies: one, or {name: policy or the policies of several runs}. Raises PolyactError when there is nothing to compare.
     """
+    clock = measured(clock, policies, env, explore=explore)
     played = play(policies, env, episodes=episodes, key=key, clock=clock, explore=explore)
     return report_of(played, reference=reference, title=title, clock=clock)
 
@@ -111,7 +132,18 @@ def _timing(played: Mapping[str, Sequence[Episodes]], clock: Clock) -> Section:
     rows = tuple((name, 100 * share(runs, "late"), share(runs, "staleness")) for name, runs in played.items())
     table = Table("", ("policy", "late ticks (%)", "mean age of what was acted on (ticks)"), rows)
     note = "A tick is late when no action arrived for it and the fallback acted."
-    return Section("Timing", f"The world moved on while the policy computed: {clock}.", tables=(table,), notes=(note,))
+    tables = (table, _latencies(clock.latency)) if isinstance(clock.latency, Mapping) else (table,)
+    return Section("Timing", f"The world moved on while the policy computed: {clock}.", tables=tables, notes=(note,))
+
+
+def _latencies(seconds: Mapping[str, Sequence[np.ndarray]]) -> Table:
+    """Quantiles of what was measured, over all runs of a policy, in ms."""
+    rows = []
+    for name, runs in seconds.items():
+        samples = 1000 * np.concatenate(runs)
+        rows.append((name, *(float(np.quantile(samples, share)) for share in (0.5, 0.95, 1.0))))
+    note = "On this machine: one observation at a time, from host to host, compilation not counted."
+    return Table("Measured latency", ("policy", "median (ms)", "95% (ms)", "maximum (ms)"), tuple(rows), note)
 
 
 def _by_name(policies: Policies) -> dict[str, list[Policy]]:

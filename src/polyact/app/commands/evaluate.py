@@ -15,7 +15,7 @@ from polyact.data.episodes import Episodes
 from polyact.envs import catalogue
 from polyact.envs.base import Env
 from polyact.errors import PolyactError
-from polyact.evaluation.evaluate import Clock, play, report_of
+from polyact.evaluation.evaluate import Clock, measured, play, report_of
 from polyact.evaluation.interchange.lerobot import TaskScores, write_eval_info
 from polyact.evaluation.latency import latency_section
 from polyact.evaluation.pictures import trajectory_section
@@ -36,6 +36,7 @@ def run(command: Eval) -> None:
         raise PolyactError(f"the same run is named twice: {', '.join(command.runs)}")
     clock, latencies, key = _clock(command), _latencies(command), jax.random.key(command.seed)
     policies = {label: _policies(text, name, env) for label, text in zip(_labels(command.runs), command.runs, strict=True)}
+    clock = measured(clock, policies, env, explore=command.stochastic)
     played = play(policies, env, episodes=command.episodes, key=key, clock=clock, explore=command.stochastic)
     report = report_of(played, title=f"Evaluation in {name}", clock=clock).with_facts(
         environment=name, episodes=command.episodes, seed=command.seed
