@@ -170,6 +170,18 @@ class Counting(Learner):
         return state[0]
 
 
+def test_a_second_run_of_the_same_shapes_compiles_nothing(source):
+    compiled: list[str] = []
+
+    def listener(event: str, seconds: float, **_) -> None:
+        compiled.extend([event] if "backend_compile" in event else [])
+
+    fit(bc(), source, steps=4, key=KEY, batch_size=8)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    fit(bc(), source, steps=4, key=jax.random.key(1), batch_size=8)
+    assert compiled == []
+
+
 def test_one_compilation_however_many_intervals(source):
     Counting.traces.clear()
     fit(Counting(), source, steps=47, key=KEY, batch_size=4, report_every=5, seeds=2)

@@ -186,7 +186,43 @@ class Learners:
     debug: Debug = False
 
 
-Leaf = Demo | Make | Inspect | Convert | Train | Eval | Envs | Learners
+@dataclass(frozen=True)
+class Systems:
+    """List the published systems, or show one: polyact systems show SLUG."""
+
+    words: Positional[tuple[str, ...]] = ()
+    """Nothing to list them, or 'show SLUG' for the card, the claims, their last verdicts and how to use one."""
+    family: str | None = None
+    """Only this family (offline, generative, online, language, agents, robots, society)."""
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class ClaimOf:
+    """Run the experiments behind what systems claim, and say whether the claims hold."""
+
+    slugs: Positional[tuple[str, ...]] = ()
+    """Systems (polyact systems)."""
+    family: str | None = None
+    """All systems of a family."""
+    all: bool = False
+    """All systems."""
+    seeds: int | None = None
+    """Seeds of every arm (default: what the claim says for the scale)."""
+    first_seed: int = 1000
+    """First seed; seeds below 1000 are for tuning and are never recorded."""
+    scale: str = "laptop"
+    """smoke (only to see that it runs), laptop (the verdict) or paper (the paper's own benchmark, where it can be had)."""
+    placebo: bool = False
+    """Measure every rival against itself instead: the verdict must be 'not shown'."""
+    record: bool = False
+    """Add the verdicts to the record that the documentation shows."""
+    json: Json = False
+    debug: Debug = False
+
+
+Leaf = Demo | Make | Inspect | Convert | Train | Eval | Envs | Learners | Systems | ClaimOf
 
 Command = (
     Annotated[Demo, subcommand("demo")]
@@ -195,6 +231,8 @@ Command = (
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Envs, subcommand("envs")]
     | Annotated[Learners, subcommand("learners")]
+    | Annotated[Systems, subcommand("systems")]
+    | Annotated[ClaimOf, subcommand("claim")]
 )
 
 

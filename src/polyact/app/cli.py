@@ -20,6 +20,8 @@ MODULES = {
     "Eval": "evaluate",
     "Envs": "listing",
     "Learners": "listing",
+    "Systems": "systems",
+    "ClaimOf": "claim",
 }
 
 

@@ -1,6 +1,8 @@
 """From one step to a compiled program over an interval, and from that to a fleet of seeds."""
 
+from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import equinox as eqx
@@ -38,10 +40,9 @@ def repeat(one: Callable[[Any, Carry], tuple[Carry, Any]], state: Carry, first: 
 
 
 def fleet_of(advance: Advance, problem: PyTree, states: list[Carry], keys: list[PRNGKeyArray]) -> Fleet:
-    """Every seed carried by `advance(problem, state, key, first, count)`, compiled once."""
+    """Every seed carried by `advance(problem, state, key, first, count)`, compiled once, and not again for another run of these shapes."""
     if one_program_each(len(keys)):
-        number = as_count(0)
-        compiled = eqx.filter_jit(advance).lower(problem, states[0], keys[0], number, number).compile()
+        compiled = _program(advance, problem, states[0], keys[0])
 
         def driver(key: PRNGKeyArray) -> Driver:
             return lambda state, first, count: compiled(problem, state, key, as_count(first), as_count(count))
@@ -50,6 +51,24 @@ def fleet_of(advance: Advance, problem: PyTree, states: list[Carry], keys: list[
     together = eqx.filter_jit(eqx.filter_vmap(advance, in_axes=(None, eqx.if_array(0), 0, None, None)))
     stacked = jnp.stack(keys)
     return BatchFleet(lambda state, first, count: together(problem, state, stacked, as_count(first), as_count(count)), states)
+
+
+_PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
+_KEPT = 64
+_COMPILING = Lock()
+
+
+def _program(advance: Advance, problem: PyTree, state: Carry, key: PRNGKeyArray) -> Any:
+    """`advance` compiled for arguments like these; kept, so that a second run of the same shapes and settings starts at once."""
+    arrays, still = pack((problem, state, key))
+    like = advance, still, tuple(jax.typeof(array) for array in arrays)
+    with _COMPILING:
+        if like not in _PROGRAMS:
+            _PROGRAMS[like] = eqx.filter_jit(advance).lower(problem, state, key, as_count(0), as_count(0)).compile()
+        _PROGRAMS.move_to_end(like)
+        while len(_PROGRAMS) > _KEPT:
+            _PROGRAMS.popitem(last=False)
+        return _PROGRAMS[like]
 
 
 def as_count(number: int) -> Count:

@@ -1,0 +1,130 @@
+"""`polyact claim`: run experiments, print verdicts, keep them."""
+
+import sys
+
+from polyact import cache
+from polyact.app.arguments import ClaimOf
+from polyact.app.show import print_json, print_table, say
+from polyact.claims import record
+from polyact.claims.claim import SCALES, Always, Beats, Budget, Within
+from polyact.claims.harness import experiments
+from polyact.claims.run import Result, run_claims
+from polyact.errors import PolyactError, unknown
+from polyact.systems import catalogue
+
+
+def run(command: ClaimOf) -> None:
+    slugs = _chosen(command)
+    if command.scale not in SCALES:
+        raise unknown("scale", command.scale, SCALES)
+    if command.record and (command.placebo or command.scale == "smoke" or command.first_seed < 1000):
+        raise PolyactError(
+            "--record keeps verdicts of test seeds: leave out --placebo, --scale smoke and a --first-seed below 1000"
+        )
+    cache.enable()
+    results: list[Result] = []
+    failed: dict[str, str] = {}
+    interrupted = False
+    for slug in slugs:
+        try:
+            found = _run(slug, command)
+        except KeyboardInterrupt:
+            interrupted = True
+            break
+        except Exception as error:
+            if len(slugs) == 1:
+                raise
+            failed[slug] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            print(f"polyact: {slug}: {failed[slug]}", file=sys.stderr)
+            continue
+        results += found
+        if any(result.measured.interrupted for result in found):
+            interrupted = True
+            break
+    if command.json:
+        print_json({"claims": [result.to_json() for result in results], "failed": failed, "interrupted": interrupted})
+    elif results:
+        _tell(results, command)
+    if interrupted:
+        raise KeyboardInterrupt
+    if failed:
+        raise PolyactError(f"{len(failed)} of {len(slugs)} systems could not be measured: {', '.join(failed)}")
+
+
+def _run(slug: str, command: ClaimOf) -> list[Result]:
+    system = catalogue.system(slug)
+    found = run_claims(
+        slug,
+        system.claims,
+        system.module.__name__,
+        scale=command.scale,
+        seeds=command.seeds,
+        first_seed=command.first_seed,
+        placebo=command.placebo,
+        progress=not command.json,
+    )
+    if not command.json:
+        _tell_experiments(slug, found)
+        for result in found:
+            say(f"  {_verdict(result)}: {result.finding.claim.name}")
+    whole = [result for result in found if not result.measured.interrupted]
+    if command.record and whole:
+        record.append([result.to_json() for result in whole], catalogue.place(slug))
+    return found
+
+
+def _chosen(command: ClaimOf) -> list[str]:
+    if sum((bool(command.slugs), command.family is not None, command.all)) != 1:
+        raise PolyactError("name systems, or give --family F or --all (polyact systems lists them)")
+    if command.slugs:
+        return [catalogue.place(slug).stem.replace("_", "-") for slug in dict.fromkeys(command.slugs)]
+    return list(catalogue.cards(command.family))
+
+
+def _tell_experiments(slug: str, found: list[Result]) -> None:
+    for experiment in experiments(result.finding.claim for result in found):
+        measured = next(result.measured for result in found if result.finding.claim.experiment is experiment)
+        say(f"\n{slug}: {experiment.testbed} ({len(measured.seeds)} seeds from {measured.seeds[0]}, {measured.seconds:.1f} s)")
+        say(f"  every arm: {_budget(experiment.budget)}")
+        metrics = list(dict.fromkeys(metric for values in measured.values.values() for metric in values))
+        rows = [
+            (arm, experiment.arms[arm].role if arm in experiment.arms else "again", *_means(values, metrics))
+            for arm, values in measured.values.items()
+        ]
+        print_table("", ("arm", "role", *metrics), rows)
+
+
+def _budget(budget: Budget) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in vars(budget).items())
+
+
+def _means(values: dict, metrics: list[str]) -> list[str]:
+    return [f"{values[metric].mean():.4g} (sd {values[metric].std():.2g})" if metric in values else "" for metric in metrics]
+
+
+def _tell(results: list[Result], command: ClaimOf) -> None:
+    rows = []
+    for result in results:
+        claim, entry = result.finding.claim, result.to_json()
+        effects = "\n".join(record.effect_line(entry, effect) for effect in entry["effects"])
+        sure = "" if result.power is None else f"{result.power.measured:.0%}; {result.power.detectable:.1f} sd"
+        rows.append(
+            (result.slug, claim.says, _needed(claim.test), effects, _verdict(result), sure, f"{result.measured.seconds:.0f}")
+        )
+    print_table("Claims", ("system", "claim", "needed", "effect [95 %]", "verdict", "power; detectable", "s"), rows)
+    if command.scale == "smoke":
+        say("A smoke run shows only that everything runs; polyact claim without --scale gives the verdict.")
+
+
+def _needed(test: Beats | Within | Always) -> str:
+    if isinstance(test, Beats):
+        return "\n".join(f"{'x' if test.ratio else ''}{margin:g} over {rival}" for rival, margin in test.rivals.items())
+    bounds = [
+        f"{'≥' if name == 'low' else '≤'} {value:g}" for name in ("low", "high") if (value := getattr(test, name)) is not None
+    ]
+    return f"{test.arm} {' and '.join(bounds)}{' at every seed' if isinstance(test, Always) else ''}"
+
+
+def _verdict(result: Result) -> str:
+    short = f" ({result.finding.seeds} seeds, interrupted)" if result.measured.interrupted else ""
+    return ("no verdict" if result.scale == "smoke" else result.finding.verdict) + short
