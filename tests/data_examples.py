@@ -1,11 +1,16 @@
-"""Random data sets for property tests, and exact comparison of two."""
+"""Data sets for tests, random and small, exact comparison of two, and how a damaged one is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from polyact.data.episodes import Episodes, leaves
 from polyact.data.source import Source
+from polyact.errors import DataError
 
 _NAMES = st.text(min_size=1, max_size=6)
 _DTYPES = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint8, np.int8, np.bool_, np.float16])
@@ -74,5 +79,31 @@ def same_episodes(one: Episodes, other: Episodes) -> None:
     flat = [dict(leaf for name, part, _ in e.columns() for leaf in leaves(part, name)) for e in (one, other)]
     assert flat[0].keys() == flat[1].keys()
     for name, array in flat[0].items():
-        assert array.dtype == flat[1][name].dtype, name
-        np.testing.assert_array_equal(array, flat[1][name], err_msg=name)
+        same_column(array, flat[1][name], name)
+
+
+def same_column(found: np.ndarray, expected: np.ndarray, name: str) -> None:
+    """Assert that two arrays have the same type and values."""
+    assert found.dtype == expected.dtype, name
+    np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def small_columns(lengths: np.ndarray, actions: int) -> dict[str, np.ndarray]:
+    """The usual columns of episodes of two observed numbers and `actions` done ones; every episode terminates."""
+    steps = int(lengths.sum())
+    rng = np.random.default_rng(0)
+    return {
+        "observation": rng.normal(size=(steps + len(lengths), 2)).astype(np.float32),
+        "action": rng.uniform(-1, 1, (steps, actions)).astype(np.float32),
+        "reward": rng.normal(size=steps),
+        "terminated": np.isin(np.arange(steps), np.cumsum(lengths) - 1),
+        "truncated": np.zeros(steps, bool),
+    }
+
+
+def refused_in_one_line(attempt: Callable[[], object], path: Path, message: str) -> None:
+    """Assert that a call is refused with a DataError whose one line names the path and matches the message."""
+    with pytest.raises(DataError, match=message) as caught:
+        attempt()
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from data_examples import refused_in_one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -152,48 +153,37 @@ def test_d3rlpy_metric_is_read(tmp_path):
     np.testing.assert_array_equal(found.value, [0.25, 0.125])
 
 
-JSON_CASES = {
-    "{": "damaged",
-    "[]": "expected a JSON object",
-    "{}": "neither 'per_episode'",
-    '{"per_episode": [1]}': "list of episodes",
-    '{"per_episode": [{"success": true}]}': "sum_reward",
-    '{"per_episode": [{"sum_reward": "much"}]}': "not numbers",
-    '{"per_task": [{}]}': r"per_task\[0\]",
-    '{"per_task": [{"metrics": {"sum_rewards": [1, 2], "successes": [true]}}]}': "one per episode",
-    '{"per_task": [{"metrics": {"sum_rewards": 5}}]}': "should be a list",
-    '{"per_task": [{"task_id": "a", "metrics": {"sum_rewards": [1]}}]}': "task_id",
+DAMAGED = {
+    ("eval_info.json", lerobot.read_eval_info): {
+        "{": "damaged",
+        "[]": "expected a JSON object",
+        "{}": "neither 'per_episode'",
+        '{"per_episode": [1]}': "list of episodes",
+        '{"per_episode": [{"success": true}]}': "sum_reward",
+        '{"per_episode": [{"sum_reward": "much"}]}': "not numbers",
+        '{"per_task": [{}]}': r"per_task\[0\]",
+        '{"per_task": [{"metrics": {"sum_rewards": [1, 2], "successes": [true]}}]}': "one per episode",
+        '{"per_task": [{"metrics": {"sum_rewards": 5}}]}': "should be a list",
+        '{"per_task": [{"task_id": "a", "metrics": {"sum_rewards": [1]}}]}': "task_id",
+    },
+    ("monitor.csv", files.read_monitor): {
+        "": "monitor.csv",
+        "r,l,t\n1,2,3\n": "first line",
+        "#{}\nr,l\n1,2\n": "no column 't'",
+        "#{}\nr,l,t\n1,2\n": "row 3 has 2 fields",
+        "#{}\nr,l,t\nx,2,3\n": "column 'r'",
+        "#{oops\nr,l,t\n": "first line",
+    },
+    ("loss.csv", files.read_metric): {"1,1000,0.25\n2,20": "row 2 has 2 fields"},
 }
 
 
-@pytest.mark.parametrize("text", JSON_CASES)
-def test_damaged_eval_info_is_one_line(tmp_path, text):
-    path = tmp_path / "eval_info.json"
-    path.write_text(text)
-    one_line(lambda: lerobot.read_eval_info(path), path, JSON_CASES[text])
-
-
-CSV_CASES = {
-    "": "monitor.csv",
-    "r,l,t\n1,2,3\n": "first line",
-    "#{}\nr,l\n1,2\n": "no column 't'",
-    "#{}\nr,l,t\n1,2\n": "row 3 has 2 fields",
-    "#{}\nr,l,t\nx,2,3\n": "column 'r'",
-    "#{oops\nr,l,t\n": "first line",
-}
-
-
-@pytest.mark.parametrize("text", CSV_CASES)
-def test_damaged_monitor_is_one_line(tmp_path, text):
-    path = tmp_path / "monitor.csv"
-    path.write_text(text)
-    one_line(lambda: files.read_monitor(path), path, CSV_CASES[text])
-
-
-def test_damaged_metric_is_one_line(tmp_path):
-    path = tmp_path / "loss.csv"
-    path.write_text("1,1000,0.25\n2,20")
-    one_line(lambda: files.read_metric(path), path, "row 2 has 2 fields")
+@pytest.mark.parametrize(
+    ("name", "read", "text", "message"), [(*file, *case) for file, cases in DAMAGED.items() for case in cases.items()]
+)
+def test_a_damaged_file_is_one_line(tmp_path, name, read, text, message):
+    (tmp_path / name).write_text(text)
+    refused_in_one_line(lambda: read(tmp_path / name), tmp_path / name, message)
 
 
 @pytest.mark.parametrize(
@@ -209,19 +199,19 @@ def test_damaged_metric_is_one_line(tmp_path):
 def test_damaged_evaluations_are_one_line(tmp_path, arrays, message):
     path = tmp_path / "evaluations.npz"
     np.savez(path, **arrays)
-    one_line(lambda: files.read_evaluations(path), path, message)
+    refused_in_one_line(lambda: files.read_evaluations(path), path, message)
 
 
 def test_truncated_and_missing_files_are_one_line(tmp_path):
     path = tmp_path / "evaluations.npz"
-    one_line(lambda: files.read_evaluations(path), path, "no such file")
+    refused_in_one_line(lambda: files.read_evaluations(path), path, "no such file")
     np.savez(path, timesteps=np.arange(100))
     path.write_bytes(path.read_bytes()[:200])
-    one_line(lambda: files.read_evaluations(path), path, "damaged")
+    refused_in_one_line(lambda: files.read_evaluations(path), path, "damaged")
 
 
 def test_scores_of_wrong_rank_are_refused(tmp_path):
-    one_line(lambda: files.write_scores(tmp_path / "s.npz", {"A": np.ones(5)}), tmp_path / "s.npz", r"\[runs, tasks\]")
+    refused_in_one_line(lambda: files.write_scores(tmp_path / "s.npz", {"A": np.ones(5)}), tmp_path / "s.npz", r"\[runs, tasks\]")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -233,10 +223,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         lerobot.write_eval_info(path, [])
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["eval_info.json"]
-
-
-def one_line(action, path, message):
-    with pytest.raises(DataError, match=message) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
