@@ -104,6 +104,15 @@ def test_eval_in_a_world_that_does_not_wait(place, capsys):
     assert "latency 100 ms" in capsys.readouterr().out
 
 
+def test_eval_says_the_latency_it_measured(place, capsys):
+    run("eval", "expert", "--env", "pendulum", "--episodes", 2, "--control-hz", 20, "--latency", "measured", "--json")
+    timing = next(section for section in spoken(capsys)["sections"] if section["title"] == "Timing")
+    assert timing["tables"][1]["columns"] == ["policy", "median (ms)", "95% (ms)", "maximum (ms)"]
+    name, *milliseconds = timing["tables"][1]["rows"][0]
+    assert name == "expert"
+    assert milliseconds == sorted(milliseconds)
+
+
 def test_eval_draws_scores_over_latency(place, capsys):
     run("eval", "expert", "--env", "pendulum", "--episodes", 4, "--control-hz", 20, "--latencies", "0,0.05,0.1", "--json")
     latency = next(section for section in spoken(capsys)["sections"] if section["title"] == "Latency")
@@ -131,7 +140,7 @@ def test_train_online_and_resume(place, capsys, tmp_path):
         (("train", "ppo", "--data", "x"), "ppo learns in an environment"),
         (("train", "bc", "--data", "x", "--set", "widht=3"), "did you mean 'width'"),
         (("train", "bc", "--data", "x", "--set", "width"), "'width' is not a setting"),
-        (("train", "bc", "--data", "x", "--set", "width=wide"), "width is 256, 'wide' is no value of that type"),
+        (("train", "bc", "--data", "x", "--set", "width=wide"), "width is 'wide', expected a whole number"),
         (("train", "bc", "--data", "x", "--set", "policy=gausian"), "did you mean 'gaussian'"),
         (("train", "bc", "--data", "x", "--set", "policy.size=3"), "option of GaussianOrCategorical 'size'"),
         (("train", "bc", "--data", "x", "--envs", "3"), "--envs has no effect"),

@@ -1,12 +1,12 @@
 """Learners and policy classes by name, and their settings as text. Importing this imports no JAX, so the command line starts at once."""
 
-import ast
 import dataclasses
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from polyact.errors import PolyactError, unknown
+from polyact.learning.setting_values import annotation, parsed
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ POLICIES: dict[str, str] = {
     "chunk": "polyact.policies.chunk:ChunkRegression",
     "chunk-transformer": "polyact.policies.chunk:ChunkTransformer",
     "vae": "polyact.policies.vae_policy:VAEPolicy",
+    "diffusion": "polyact.policies.generative.diffusion:Diffusion",
+    "flow": "polyact.policies.generative.flow:Flow",
     "multibody": "polyact.policies.multibody:MultiBody",
 }
 
@@ -108,17 +110,22 @@ def policy_class(name: str) -> Any:
 
 
 def with_settings(value: Any, settings: list[str] | tuple[str, ...], name: str) -> Any:
-    """A learner with "field=value" settings applied in order."""
-    seen: set[str] = set()
+    """A learner with all "field=value" settings applied at once, so that settings which need each other may come in any order."""
+    given: dict[str, str] = {}
     for setting in settings:
         field, equals, text = setting.partition("=")
         if not equals or not field:
             raise PolyactError(f"'{setting}' is not a setting; write field=value")
-        if field in seen:
+        if field in given:
             raise PolyactError(f"'{field}' is set twice")
-        seen.add(field)
-        value = _with_policy(value, field, text, name) if field.split(".")[0] == "policy" else _with(value, field, text, name)
-    return value
+        given[field] = text
+    policy = {field: text for field, text in given.items() if field.split(".")[0] == "policy"}
+    value = _with_policy(value, policy, name) if policy else value
+    rest = {field: text for field, text in given.items() if field not in policy}
+    set_by = {path: field for field in rest for path in _paths(value, field, name)}
+    for field in rest.keys() - set_by.values():
+        raise PolyactError(f"'{field}' has no effect: a setting after it sets the same again")
+    return _replaced(value, {path: (field, rest[field]) for path, field in set_by.items()})
 
 
 def fields_of(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -135,62 +142,46 @@ def fields_of(value: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _with(value: Any, field: str, text: str, name: str) -> Any:
+def _paths(value: Any, field: str, name: str) -> list[str]:
+    """The dotted names of all settings that `field` means."""
     known = fields_of(value)
     if field in known:
-        return _replace(value, field.split("."), text, field)
+        return [field]
     inside = [path for path in known if path.split(".")[-1] == field and "." in path]
     if "." in field or not inside:
         bare = {path.split(".")[-1] for path in known}
         raise unknown(f"setting of {name}", field, {*known, *bare} if "." not in field else known)
-    for path in inside:
-        value = _replace(value, path.split("."), text, field)
-    return value
+    return inside
 
 
-def _with_policy(value: Any, field: str, text: str, name: str) -> Any:
-    if not any(_is_actor(getattr(value, f.name)) for f in dataclasses.fields(value)):
-        raise PolyactError(f"{name} always trains its own kind of policy; '{field}' can't be set")
-    place = next(f.name for f in dataclasses.fields(value) if _is_actor(getattr(value, f.name)))
+def _with_policy(value: Any, given: dict[str, str], name: str) -> Any:
+    place = next((f.name for f in dataclasses.fields(value) if _is_actor(getattr(value, f.name))), None)
+    if place is None:
+        raise PolyactError(f"{name} always trains its own kind of policy; '{next(iter(given))}' can't be set")
     actor = getattr(value, place)
-    if field == "policy":
-        changed = type(actor)(policy_class(text), actor.network)
-    else:
-        options = dict(actor.options) | {field.partition(".")[2]: _literal(text)}
-        changed = type(actor)(actor.kind, actor.network, **options)
-    return dataclasses.replace(value, **{place: changed})
+    kind, options = actor.kind, dict(actor.options)
+    if "policy" in given:
+        kind, options = policy_class(given["policy"]), {}
+    for field, text in given.items():
+        if option := field.partition(".")[2]:
+            options[option] = parsed(annotation(kind.create, option), text, field)
+    return dataclasses.replace(value, **{place: type(actor)(kind, actor.network, **options)})
 
 
-def _replace(value: Any, path: list[str], text: str, field: str) -> Any:
-    head, *rest = path
-    old = getattr(value, head)
-    new = _replace(old, rest, text, field) if rest else _parsed(old, text, field)
+def _replaced(value: Any, changes: dict[str, tuple[str, str]]) -> Any:
+    """A module with new values at dotted paths; changes: (setting, text) by path."""
+    heads = dict.fromkeys(path.split(".")[0] for path in changes)
+    new = {}
+    for head in heads:
+        if head in changes:
+            field, text = changes[head]
+            new[head] = parsed(annotation(type(value), head), text, field)
+        else:
+            inside = {path.partition(".")[2]: change for path, change in changes.items() if path.split(".")[0] == head}
+            new[head] = _replaced(getattr(value, head), inside)
     if _is_actor(value):
-        return type(value)(value.kind, new, **dict(value.options))
-    return dataclasses.replace(value, **{head: new})
-
-
-def _parsed(old: Any, text: str, field: str) -> Any:
-    if isinstance(old, str):
-        return text
-    new = _literal(text)
-    if isinstance(old, bool) != isinstance(new, bool) and old is not None:
-        raise PolyactError(f"{field} is {old!r}, '{text}' is no value of that type")
-    if isinstance(old, float) and isinstance(new, int):
-        return float(new)
-    if old is not None and new is not None and type(old) is not type(new):
-        raise PolyactError(f"{field} is {old!r}, '{text}' is no value of that type")
-    return new
-
-
-def _literal(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        return type(value)(value.kind, new["network"], **dict(value.options))
+    return dataclasses.replace(value, **new)
 
 
 def _is_actor(value: Any) -> bool:
