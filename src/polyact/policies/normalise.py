@@ -3,7 +3,7 @@ missing or of the wrong width that is an error at construction, never a silent i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -142,11 +142,17 @@ def _columns(sources: Sequence[Source]) -> dict[str, Normaliser]:
             continue
         space = input_space(joined_space(recorded, f"{column}_space"))
         kept = jnp.asarray(numeric(space))  # an error for a space without a width, before anything of that width is made
-        rows = jax.jit(jax.vmap(partial(encode, space)))
+        rows = _encoder(space)
         arrays = [getattr(source.episodes, column) for source in recorded]
         pooled = _pooled(arrays, lambda block, rows=rows: np.asarray(rows(block)))
         found[column] = Normaliser(jnp.where(kept, pooled.mean, 0.0), jnp.where(kept, pooled.std, 1.0))
     return found
+
+
+@lru_cache(64)
+def _encoder(space: Space) -> Callable[[Any], Array]:
+    """Rows of this space as vectors, compiled once."""
+    return jax.jit(jax.vmap(partial(encode, space)))
 
 
 def _pooled(arrays: Sequence[Any], rows: Callable[[Any], np.ndarray]) -> Normaliser:
