@@ -103,7 +103,8 @@ def test_zero_latency_is_the_frozen_score(played):
 
 
 def test_a_latency_section_names_its_world():
-    section = latency_section(SOFT, ENV, control_hz=20, latencies=[0, 0.05], episodes=4, key=KEY, fallback="zero")
+    options = {"control_hz": 20.0, "fallback": "zero"}
+    section = latency_section(latency_curves(SOFT, ENV, latencies=[0, 0.05], episodes=4, key=KEY, **options), **options)
     assert "20 Hz" in section.text
     assert "fallback zero" in section.text
     assert len(section.plots) == 1

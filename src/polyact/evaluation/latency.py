@@ -13,32 +13,6 @@ from polyact.evaluation.report.scores import curve_section
 from polyact.evaluation.statistics.curves import Curve, curve
 
 
-def latency_section(
-    policies: Policies,
-    env: World,
-    *,
-    control_hz: float,
-    latencies: Sequence[float],
-    episodes: int,
-    key: PRNGKeyArray,
-    fallback: Fallback = "hold",
-    in_flight: int | None = None,
-) -> Section:
-    """Mean return of every policy at every latency (seconds), all under the same initial states and disturbances."""
-    curves = latency_curves(
-        policies,
-        env,
-        control_hz=control_hz,
-        latencies=latencies,
-        episodes=episodes,
-        key=key,
-        fallback=fallback,
-        in_flight=in_flight,
-    )
-    text = f"The world moves on at {control_hz:g} Hz while the policy computes; fallback {fallback}."
-    return curve_section("Latency", curves, x_label="latency (ms)", y_label="mean return", text=text)
-
-
 def latency_curves(
     policies: Policies,
     env: World,
@@ -50,7 +24,7 @@ def latency_curves(
     fallback: Fallback = "hold",
     in_flight: int | None = None,
 ) -> list[Curve]:
-    """One curve per policy; x in milliseconds."""
+    """Mean return of every policy at every latency (seconds; x in milliseconds), all under the same initial states and disturbances."""
     if len(latencies) < 2 or sorted(set(latencies)) != list(latencies):
         raise PolyactError(f"a latency curve needs at least two rising latencies, got {list(latencies)}")
     clocks = [Clock(control_hz, latency, fallback, in_flight) for latency in latencies]
@@ -63,3 +37,9 @@ def latency_curves(
         units = ("initial states", "runs") if single else ("runs", "initial states")
         out.append(curve(name, milliseconds, scores[0] if single else scores, units=units))
     return out
+
+
+def latency_section(curves: Sequence[Curve], control_hz: float, fallback: Fallback = "hold") -> Section:
+    """The curves of `latency_curves` for a report; control_hz and fallback as they were played."""
+    text = f"The world moves on at {control_hz:g} Hz while the policy computes; fallback {fallback}."
+    return curve_section("Latency", curves, x_label="latency (ms)", y_label="mean return", text=text)

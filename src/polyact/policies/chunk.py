@@ -1,6 +1,6 @@
 """Policies that plan a chunk of actions from the last observations: by an MLP, or by a transformer with an optional latent style."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -16,6 +16,11 @@ from polyact.nets.vae import kl_from_standard_normal
 from polyact.policies.base import Action, ChunkPolicy, Imitable, Memory, Observation
 from polyact.policies.recurrent import masked_mean
 from polyact.policies.spec import Body, Spec
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar  # a type checker would take an AbstractVar for an argument of every __init__
+else:
+    from equinox import AbstractVar
 
 
 class Past(eqx.Module):
@@ -34,7 +39,28 @@ class Past(eqx.Module):
         return Past(jnp.where(self.started, shifted, jnp.broadcast_to(features, shifted.shape)), jnp.ones((), bool))
 
 
-class ChunkRegression(ChunkPolicy, Imitable):
+class PastChunkPolicy(ChunkPolicy, Imitable):
+    """Plans from the features of the last `history` observations. `act` plans at every step and plays the first action only."""
+
+    history: AbstractVar[int]
+
+    def start(self, key: PRNGKeyArray) -> Memory:
+        return Past.empty(self.history, self.body.observation_width)
+
+    def observe(self, observation: Observation, memory: Memory) -> Memory:
+        return memory.push(self.body.features(observation))
+
+    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
+        """The first action of a new chunk."""
+        chunk, memory = self.chunk(observation, memory, key)
+        return chunk[0], memory
+
+    @property
+    def sampling(self) -> Sampling:
+        return Chunks(self.horizon, self.history)
+
+
+class ChunkRegression(PastChunkPolicy):
     """The features of the last `history` observations -> MLP -> `horizon` actions; cloned by mean squared error in unit coordinates."""
 
     body: Body
@@ -54,31 +80,16 @@ class ChunkRegression(ChunkPolicy, Imitable):
         """The planned actions in unit coordinates."""
         return self.body.continuous.squash(self.network(past.reshape(-1)).reshape(self.horizon, -1))
 
-    def start(self, key: PRNGKeyArray) -> Memory:
-        return Past.empty(self.history, self.body.observation_width)
-
-    def observe(self, observation: Observation, memory: Memory) -> Memory:
-        return memory.push(self.body.features(observation))
-
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H ..."], Memory]:
         memory = self.observe(observation, memory)
         return jax.vmap(self.body.to_env)(self.unit_chunk(memory.features)), memory
-
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        """The first action of a new chunk."""
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
-
-    @property
-    def sampling(self) -> Sampling:
-        return Chunks(self.horizon, self.history)
 
     def imitation_loss(self, batch: Batch, key: PRNGKeyArray) -> Float[Array, ""]:
         past, unit = chunk_batch(self.body, self.history, batch)
         return masked_mean(jnp.square(jax.vmap(self.unit_chunk)(past) - unit).mean(-1), batch.mask)
 
 
-class ChunkTransformer(ChunkPolicy, Imitable):
+class ChunkTransformer(PastChunkPolicy):
     """Action chunking with transformers (ACT, 2304.13705), for vector observations.
 
     A transformer reads one token per past observation, one for a latent style and one query per planned action. In training the style
@@ -163,25 +174,10 @@ class ChunkTransformer(ChunkPolicy, Imitable):
         mean, log_std = jnp.split(self.style_out(self.encoder.full(tokens, seen)[0]), 2)
         return mean, jnp.clip(log_std, -10.0, 4.0)
 
-    def start(self, key: PRNGKeyArray) -> Memory:
-        return Past.empty(self.history, self.body.observation_width)
-
-    def observe(self, observation: Observation, memory: Memory) -> Memory:
-        return memory.push(self.body.features(observation))
-
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H ..."], Memory]:
         memory = self.observe(observation, memory)
         style = self.temperature * jax.random.normal(key, (self.latent,))
         return jax.vmap(self.body.to_env)(self.unit_chunk(memory.features, style)), memory
-
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        """The first action of a new chunk."""
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
-
-    @property
-    def sampling(self) -> Sampling:
-        return Chunks(self.horizon, self.history)
 
     def imitation_loss(self, batch: Batch, key: PRNGKeyArray) -> Float[Array, ""]:
         past, unit = chunk_batch(self.body, self.history, batch)

@@ -17,7 +17,7 @@ from polyact.envs.base import Env
 from polyact.errors import PolyactError
 from polyact.evaluation.evaluate import Clock, measured, play, report_of
 from polyact.evaluation.interchange.lerobot import TaskScores, write_eval_info
-from polyact.evaluation.latency import latency_section
+from polyact.evaluation.latency import latency_curves, latency_section
 from polyact.evaluation.pictures import trajectory_section
 from polyact.policies.base import Policy
 from polyact.policies.fitting import check_fits
@@ -42,10 +42,10 @@ def run(command: Eval) -> None:
         environment=name, episodes=command.episodes, seed=command.seed
     )
     if latencies:
-        sweep = {"episodes": command.episodes, "key": key, "fallback": command.fallback, "in_flight": command.in_flight}
-        report = report.with_section(
-            latency_section(policies, env, control_hz=command.control_hz or 0.0, latencies=latencies, **sweep)
-        )
+        hz, fallback = command.control_hz or 0.0, command.fallback
+        sweep = {"episodes": command.episodes, "key": key, "fallback": fallback, "in_flight": command.in_flight}
+        curves = latency_curves(policies, env, control_hz=hz, latencies=latencies, **sweep)
+        report = report.with_section(latency_section(curves, hz, fallback))
     if command.json:
         print(report.to_json())
     else:
