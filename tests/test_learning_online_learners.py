@@ -119,6 +119,15 @@ def test_the_first_ppo_step_has_ratio_one(actor):
     assert float(metrics["value_loss"]) == pytest.approx(float(jnp.mean(trajectory.value**2)), rel=1e-4)
 
 
+@pytest.mark.parametrize(("actor", "minibatches"), [(None, 32), (Actor(Recurrent, SMALL), 8)])
+def test_a_rollout_of_the_default_size_can_be_cut_and_the_rate_falls_over_all_cuts(actor, minibatches):
+    learner, spec = PPO(actor, SMALL), Spec.of(Swing().observation_space, Swing().action_space, 3)
+    state = eqx.filter_jit(learner.init)(spec, KEY)
+    assert int(state.optimiser.total) == 3 * learner.epochs * minibatches
+    units = 16 if actor else 16 * learner.rollout_length  # train's default: 16 environments side by side
+    assert units % minibatches == 0
+
+
 class Swing(Env):
     """A line with a wall: episodes of different lengths, so that recurrent memories must be emptied in mid-rollout."""
 

@@ -44,15 +44,16 @@ class PPO(OnPolicyLearner):
     from the old one, in standard deviations of the return (None: free). trace: lambda of GAE. target_kl: a rollout's remaining
     minibatches are skipped once the policy has moved 1.5 times as far. normalise_observations: by running statistics, which change
     only between rollouts, so that the first ratio is exactly one. normalise_values: the critic predicts returns in running standard
-    deviations; otherwise as they are. The optimiser's schedule runs over all minibatches of the training.
+    deviations; otherwise as they are. The optimiser's schedule runs over all minibatches of the training. minibatches: None cuts a
+    rollout into 32, or into 8 where the units are sequences.
     """
 
     actor: Actor | None = None
     network: Network = Network(width=64)
-    optimiser: Optimiser = Optimiser(learning_rate=1e-3, clip_norm=0.5, epsilon=1e-5)
+    optimiser: Optimiser = Optimiser(learning_rate=1e-3, schedule="linear", clip_norm=0.5, epsilon=1e-5)
     rollout_length: int = eqx.field(static=True, default=128)
     epochs: int = eqx.field(static=True, default=10)
-    minibatches: int = eqx.field(static=True, default=8)
+    minibatches: int | None = eqx.field(static=True, default=None)
     discount: float = 0.99
     trace: float = 0.95
     clip: float = 0.2
@@ -65,14 +66,14 @@ class PPO(OnPolicyLearner):
     normalise_values: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
-        if min(self.rollout_length, self.epochs, self.minibatches) < 1:
+        if min(self.rollout_length, self.epochs, 1 if self.minibatches is None else self.minibatches) < 1:
             raise PolyactError(
                 f"rollout_length, epochs and minibatches must be positive, got {self.rollout_length}, {self.epochs}, {self.minibatches}"
             )
 
     def init(self, spec: Spec, key: PRNGKeyArray) -> PPOState:
         model = build_actor_critic(self.actor, self.network, spec, key)
-        optimiser = self.optimiser.init(model, spec.steps * self.epochs * self.minibatches)
+        optimiser = self.optimiser.init(model, spec.steps * self.epochs * self._cuts(model))
         return PPOState(model, optimiser, Moments.none(spec.observation_width), ReturnScale.unit())
 
     def policy(self, state: PPOState) -> Policy:
@@ -130,14 +131,21 @@ class PPO(OnPolicyLearner):
         }
         return policy_loss + self.value_weight * value_loss - self.entropy_bonus * entropy, metrics
 
+    def _cuts(self, model: ActorCritic) -> int:
+        """How many minibatches a rollout gives."""
+        if self.minibatches is not None:
+            return self.minibatches
+        return 8 if isinstance(model, Remembering) else 32
+
     def _epochs(
         self, model: ActorCritic, optimiser: OptimiserState, trajectory: Trajectory, recorded: Recorded, key: PRNGKeyArray
     ) -> tuple[ActorCritic, OptimiserState, Metrics]:
         units = model.units(trajectory, recorded)
         count = jax.tree.leaves(units)[0].shape[0]
-        if count % self.minibatches:
+        cuts = self._cuts(model)
+        if count % cuts:
             kind = "sequences" if isinstance(model, Remembering) else "steps"
-            raise PolyactError(f"a rollout of {count} {kind} can't be cut into {self.minibatches} equal minibatches")
+            raise PolyactError(f"a rollout of {count} {kind} can't be cut into {cuts} equal minibatches")
         shuffles = jnp.argsort(jax.random.bits(key, (self.epochs, count)), axis=1)
         arrays, static = eqx.partition((model, optimiser), eqx.is_array)
 
@@ -156,7 +164,7 @@ class PPO(OnPolicyLearner):
             moved, metrics = jax.lax.cond(far, lambda a, c: (a, nothing), learn, arrays, chosen)
             return (moved, far | (metrics["kl"] > 1.5 * self.target_kl)), (metrics, 1.0 - far)
 
-        batches = shuffles.reshape(self.epochs * self.minibatches, -1)
+        batches = shuffles.reshape(self.epochs * cuts, -1)
         (arrays, _), (metrics, done) = jax.lax.scan(step, (arrays, jnp.asarray(False)), batches)
         model, optimiser = eqx.combine(arrays, static)
         return model, optimiser, jax.tree.map(lambda values: values.sum() / done.sum(), metrics)
