@@ -116,7 +116,7 @@ def together(experiment: Experiment, sizes: Any, seeds: Sequence[int], arms: Seq
             batched = eqx.filter_vmap(run, in_axes=(0, None, None, eqx.if_array(0)))
             metrics = batched(own, experiment.arms[name].settings, sizes, prepared)
             for i, row in enumerate(rows):
-                row[name + suffix] = {metric: float(value[i]) for metric, value in metrics.items()}
+                row[name + suffix] = {metric: float(jnp.broadcast_to(value, len(seeds))[i]) for metric, value in metrics.items()}
     return rows
 
 
