@@ -15,7 +15,9 @@ ROOMS = {
     "policies": "Policies",
     "acting": "Acting",
     "learning": "Learning",
+    "composition": "Composition",
     "evaluation": "Evaluation",
+    "claims": "Claims",
 }
 
 
@@ -27,10 +29,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def modules(room: str) -> list[str]:
-    """Dotted names of the modules of a room that hold something."""
+    """Dotted names of the modules of a room, at any depth, that hold something and have no page of their own."""
     folder = SOURCE if room == "foundations" else SOURCE / room.replace("-", "/")
+    own = {SOURCE / name.replace("-", "/") for name in ROOMS}
     found = []
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.glob("*.py") if room == "foundations" else folder.rglob("*.py")):
+        if any(other != folder and other in path.parents and folder in other.parents for other in own):
+            continue
         place = path.relative_to(SOURCE.parent).with_suffix("")
         if path.stem == "__init__":
             place = place.parent
