@@ -193,6 +193,8 @@ def test_sac_moves_its_temperature_towards_the_target_entropy():
 
     _, entropy = moved(jnp.asarray(0.0))
     assert moved(entropy + 0.1)[0] > 0 > moved(entropy - 0.1)[0]
+    with pytest.raises(PolyactError, match="temperature_optimiser has no effect"):
+        SAC(tune_temperature=False, temperature_optimiser=Optimiser(1e-2))
     with pytest.raises(PolyactError, match="target_entropy has no effect"):
         SAC(target_entropy=-1.0, tune_temperature=False)
 

@@ -87,6 +87,8 @@ class SAC(OffPolicyLearner):
             raise PolyactError(f"temperature must be positive, got {self.temperature}")
         if self.target_entropy is not None and not self.tune_temperature:
             raise PolyactError("target_entropy has no effect with tune_temperature=False")
+        if not self.tune_temperature and not eqx.tree_equal(self.temperature_optimiser, Optimiser()):
+            raise PolyactError("temperature_optimiser has no effect with tune_temperature=False")
 
     def sampling(self, spec: Spec) -> Sampling:
         return self.batches

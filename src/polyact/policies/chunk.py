@@ -94,7 +94,7 @@ class ChunkTransformer(PastChunkPolicy):
 
     A transformer reads one token per past observation, one for a latent style and one query per planned action. In training the style
     comes from an encoder that sees the actions; when acting it is `temperature` times a standard normal (the paper's 0: its mean).
-    With latent 0 there is no style. Cloned by mean absolute error plus `kl_weight` times the style's divergence from its prior.
+    With latent 0 there is no style. Cloned by mean absolute error plus `kl_weight` (10) times the style's divergence from its prior.
     """
 
     body: Body
@@ -124,7 +124,7 @@ class ChunkTransformer(PastChunkPolicy):
         history: int = 1,
         heads: int = 4,
         latent: int = 0,
-        kl_weight: float = 10.0,
+        kl_weight: float | None = None,
         temperature: float = 0.0,
     ) -> "ChunkTransformer":
         """Fresh weights; the width and depth of `network` are those of the transformers."""
@@ -132,6 +132,8 @@ class ChunkTransformer(PastChunkPolicy):
             raise PolyactError(f"of a network, a chunk transformer uses only width and depth, got {network}")
         if latent < 0 or (temperature and not latent):
             raise PolyactError(f"a temperature of {temperature} does nothing with latent {latent}")
+        if kl_weight is not None and not latent:
+            raise PolyactError(f"a kl_weight of {kl_weight} does nothing with latent {latent}")
         body = spec.body
         Chunks(horizon, history)
         keys = jax.random.split(key, 8)
@@ -151,7 +153,7 @@ class ChunkTransformer(PastChunkPolicy):
             horizon,
             history,
             latent,
-            kl_weight,
+            10.0 if kl_weight is None else kl_weight,
             temperature,
         )
 
