@@ -26,12 +26,14 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """smoke: tiny sizes, to see that everything runs. peers: the Python that has the peers. threads: cores for every side."""
+    """smoke: tiny sizes, to see that everything runs. peers: the Python that has the peers. threads: cores for every side. tuning: with
+    the seeds that settings are chosen on, not with those of the test."""
 
     smoke: bool
     peers: str | None
     threads: int
     only: tuple[str, ...] = ()
+    tuning: bool = False
 
     def pick(self, full: Any, smoke: Any) -> Any:
         """The size for this run."""
@@ -43,7 +45,8 @@ def main(
 ) -> None:
     """Parse the command line, measure, print one JSON. parts: what `--only` may choose from.
 
-    Bars are judged only when the run is no smoke run and, where times matter, others left the machine alone.
+    Bars are judged only when the run is no smoke run and, where times matter, others left the machine alone. Where they don't matter,
+    what is learned does: `--tuning` then takes other seeds.
     """
     parser = argparse.ArgumentParser(description=about.strip().splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: seconds instead of minutes, numbers without meaning")
@@ -51,9 +54,11 @@ def main(
     parser.add_argument("--threads", type=int, default=cores(), help="cores that every side may use (default: all)")
     if parts:
         parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="what to measure (default: all)")
+    if not times_matter:
+        parser.add_argument("--tuning", action="store_true", help="seeds below 1000, to choose settings on; the test's stay unseen")
     given = parser.parse_args()
     limit_cores(given.threads)
-    options = Options(given.smoke, given.peers, given.threads, tuple(getattr(given, "only", ())))
+    options = Options(given.smoke, given.peers, given.threads, tuple(getattr(given, "only", ())), getattr(given, "tuning", False))
     began, others = time.perf_counter(), Others()
     result = measure(options)
     seconds = time.perf_counter() - began

@@ -1,6 +1,7 @@
 """d3rlpy's trained actors as polyact policies, so that both libraries' runs are judged by one evaluation on the same episodes."""
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import Missing, Options, Peer, say
+from common import Json, Missing, Options, Peer, say
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.data import Source
+from polyact.learning.iql import IQL
 from polyact.policies.base import Memory, Policy
 
 
@@ -36,8 +38,30 @@ class TheirActor(Policy):
         return self.low + 0.5 * (unit + 1) * (self.high - self.low), memory
 
 
-def train_there(data: Source, steps: int, seeds: int, options: Options) -> list[Policy] | str:
-    """The actors of `seeds` runs of d3rlpy's IQL, or why there are none.
+def settings_of(learner: IQL) -> Json:
+    """What d3rlpy's IQL is told so that it trains as this one does, as peers/d3rlpy_iql.py reads it.
+
+    Raises ValueError where d3rlpy has no such setting.
+    """
+    rates = {float(part.learning_rate) for part in (learner.value_optimiser, learner.critic_optimiser)}
+    if len(rates) > 1 or learner.actor_optimiser.schedule != "constant":
+        raise ValueError("d3rlpy's IQL has one constant rate for the actor and one for both value functions")
+    return {
+        "width": learner.network.width,
+        "depth": learner.network.depth,
+        "actor_learning_rate": learner.actor_optimiser.learning_rate,
+        "critic_learning_rate": rates.pop(),
+        "expectile": learner.expectile,
+        "weight_temp": learner.temperature,
+        "max_weight": learner.largest_weight,
+        "gamma": learner.discount,
+        "tau": learner.target_rate,
+        "n_critics": learner.critics,
+    }
+
+
+def train_there(data: Source, settings: Json, seeds: Iterable[int], options: Options) -> list[Policy] | str:
+    """The actors of d3rlpy's IQL for these seeds, or why there are none. settings: of `settings_of`, with batch_size and steps.
 
     Raises RuntimeError when an actor rebuilt here does not act as it did there.
     """
@@ -45,9 +69,9 @@ def train_there(data: Source, steps: int, seeds: int, options: Options) -> list[
         folder = Path(name)
         _write(data, folder / "data.npz")
         try:
-            with Peer("d3rlpy_iql.py", options, {"folder": name, "steps": steps, "width": 64, "depth": 2}) as peer:
+            with Peer("d3rlpy_iql.py", options, settings | {"folder": name}) as peer:
                 policies: list[Policy] = []
-                for seed in range(seeds):
+                for seed in seeds:
                     answer = peer.ask({"seed": seed})
                     say(f"  d3rlpy iql, seed {seed}: {answer['seconds']:.0f} s")
                     policies.append(_rebuilt(folder / "actor.npz"))

@@ -95,7 +95,7 @@ def test_a_smoke_run_without_peers_reports_them_missing_and_judges_nothing():
     assert "smoke" in result["not_judged"]
 
 
-@pytest.mark.parametrize("script", ["torch_updates.py", "d3rlpy_updates.py", "sb3_online.py"])
+@pytest.mark.parametrize("script", ["torch_updates.py", "d3rlpy_updates.py", "d3rlpy_iql.py", "sb3_online.py"])
 def test_a_python_without_the_library_is_a_missing_peer(script, tmp_path):
     from common import Missing, Options, Peer
 
@@ -128,6 +128,39 @@ def test_what_a_busy_machine_measures_is_not_judged():
         "a": {"met": None, "value": 1},
         "b": [{"met": None}],
     }
+
+
+def test_settings_are_chosen_on_other_seeds_than_those_of_the_test():
+    from common import Options
+    from judging import Seeds
+
+    tuning, test = (Seeds.of(Options(False, None, 1, (), chosen)) for chosen in (True, False))
+    assert max(tuning.training, tuning.judging, tuning.collecting) + tuning.runs < 1000
+    assert min(test.training, test.judging, test.collecting) >= 1000
+
+
+def test_a_mean_return_is_held_against_its_bar_and_so_is_every_seed():
+    from judging import differing, reaching
+
+    scores = np.array([[1.0, 3.0], [5.0, 7.0]])
+    found = reaching(scores, 3.0)
+    assert (found["mean"]["value"], found["by seed"], found["met"], found["seeds that reach it"]) == (4.0, [2.0, 6.0], True, 1)
+    assert reaching(scores, 4.5)["met"] is False
+    gap = differing(scores + 1, scores)
+    assert (gap["low"], gap["value"], gap["by seed"]) == (1.0, 1.0, [1.0, 1.0])
+
+
+def test_d3rlpy_is_told_our_settings():
+    from d3rlpy_side import settings_of
+
+    from polyact.learning.iql import IQL
+    from polyact.learning.optimiser import Optimiser
+
+    told = settings_of(IQL(actor_optimiser=Optimiser(1e-3), expectile=0.8, temperature=5.0))
+    assert (told["actor_learning_rate"], told["critic_learning_rate"]) == (1e-3, 3e-4)
+    assert (told["expectile"], told["weight_temp"], told["n_critics"], told["width"]) == (0.8, 5.0, 2, 256)
+    with pytest.raises(ValueError, match="one constant rate"):
+        settings_of(IQL())
 
 
 def test_synthetic_data_for_peers_is_the_same_data(tmp_path):

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 from worker import serve
 
+SAME = ("actor_learning_rate", "critic_learning_rate", "batch_size", "expectile", "weight_temp", "max_weight", "gamma", "tau")
+SAME += ("n_critics",)
+
 
 def setup(settings):
     import d3rlpy
@@ -23,17 +26,10 @@ def setup(settings):
     def answer(request):
         d3rlpy.seed(request["seed"])
         config = d3rlpy.algos.IQLConfig(
-            actor_learning_rate=3e-4,
-            critic_learning_rate=3e-4,
-            batch_size=256,
+            **{name: settings[name] for name in SAME},
             actor_encoder_factory=net,
             critic_encoder_factory=net,
             value_encoder_factory=net,
-            expectile=0.7,
-            weight_temp=3.0,
-            max_weight=100.0,
-            gamma=0.99,
-            tau=0.005,
             observation_scaler=d3rlpy.preprocessing.StandardObservationScaler(),
             action_scaler=d3rlpy.preprocessing.MinMaxActionScaler(),
         )
