@@ -19,6 +19,7 @@ from polyact.envs.exact import (
     softmax_policy,
     solve_finite,
     state_distributions,
+    stationary,
     value_iteration,
 )
 from polyact.envs.tabular import Tabular
@@ -152,6 +153,20 @@ def test_state_distributions_and_returns_match_simulation():
     assert abs(returns.mean() - exact) < 4 * returns.std() / np.sqrt(count)
     shares = np.stack([np.bincount(s[a], minlength=env.states) / count for s, a in zip(states, alive, strict=True)])
     np.testing.assert_allclose(shares, state_distributions(env, policy, horizon), atol=0.012)
+
+
+def test_the_stationary_distribution_stays_and_is_where_time_leads():
+    env = garnet(8, 3, 4, 5)
+    policy = random_policy(env, 9)
+    share = stationary(env, policy)
+    chain_of_states = np.einsum("ij,ijk->ik", policy, model(env).continuing)
+    np.testing.assert_allclose(share @ chain_of_states, share, atol=1e-12)
+    np.testing.assert_allclose(share, state_distributions(env, policy, 400)[-1], atol=1e-12)
+    apart = Tabular(np.eye(3)[:, None], np.zeros((3, 1)), np.eye(3)[0], np.zeros(3, bool))
+    with pytest.raises(PolyactError, match="several stationary distributions"):
+        stationary(apart, np.ones((3, 1)))
+    with pytest.raises(PolyactError, match="state 4 is terminal"):
+        stationary(ending(0), random_policy(ending(0), 0))
 
 
 def test_known_answers():

@@ -131,6 +131,21 @@ def occupancy(env: Tabular, policy: Table, discount: float) -> Table:
     return np.linalg.solve(matrix.T, mdp.initial)[:, None] * policy
 
 
+def stationary(env: Tabular, policy: Table) -> Values:
+    """The long-run share of time that a policy spends in each state of a world that never ends.
+
+    Raises PolyactError when the world has terminal states, and when the share depends on where the policy starts.
+    """
+    mdp = model(env)
+    if mdp.terminal.any():
+        raise PolyactError(f"a stationary distribution needs a world that never ends; state {np.argmax(mdp.terminal)} is terminal")
+    chain = np.einsum("ij,ijk->ik", _checked(mdp, policy), mdp.continuing)
+    equations = np.concatenate([chain.T - np.eye(mdp.states), np.ones((1, mdp.states))])
+    if np.linalg.matrix_rank(equations) < mdp.states:
+        raise PolyactError("this policy has several stationary distributions: which states it stays in depends on where it starts")
+    return np.linalg.lstsq(equations, np.eye(mdp.states + 1)[-1], rcond=None)[0]
+
+
 def softmax_policy(logits: Table) -> Table:
     """Probabilities in proportion to exp(logits), row by row."""
     weights = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True))
