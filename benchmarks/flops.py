@@ -43,3 +43,13 @@ def iql(observation: int, action: int, width: int, depth: int, batch: int, criti
     value, actor = Net.of(observation, 1, width, depth), Net.of(observation, action, width, depth)
     trained = critics * critic.train(batch) + value.train(batch) + actor.train(batch)
     return trained + critics * critic.forward(batch) + value.forward(batch)
+
+
+def cql(observation: int, action: int, width: int, depth: int, batch: int, samples: int, critics: int = 2) -> int:
+    """Critics trained on a batch and on three sets of sampled actions for each of its rows, the target critics on the batch; the actor
+    once on the next observations and trained through the critics. Every pass is counted once, however often a library repeats it.
+    """
+    critic, actor = Net.of(observation + action, 1, width, depth), Net.of(observation, 2 * action, width, depth)
+    values = critics * (critic.train(batch * (1 + 3 * samples)) + critic.forward(batch))
+    through = critics * (critic.forward(batch) + critic.backward(batch, weights=False, inputs=True))
+    return values + through + actor.forward(batch) + actor.train(batch)

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import flops
+from arithmetic import square_products
 from common import Json, Missing, Options, Peer, main, ratio, say, summary
 
 ALGORITHMS = ("bc", "td3-bc", "iql", "cql")
@@ -54,9 +56,13 @@ def _algorithm(name: str, data: Any, settings: Json, options: Options) -> Json:
             missing[side] = str(reason)
     ours = learner(name, settings["width"], settings["depth"], *OURS[name])
 
+    products = square_products(options.pick((1024, 2048), (128,)))
+    peak: list[float] = []
+
     def turn() -> None:
         for side, peer in peers.items():
             rates[side].append(peer.slice(seconds))
+        peak.append(max(product() for product in products.values()))
 
     try:
         pace = fit_rates(ours, data, updates=options.pick(50, 5), rounds=2)[-1]
@@ -70,6 +76,7 @@ def _algorithm(name: str, data: Any, settings: Json, options: Options) -> Json:
         **{side: summary(values) for side, values in rates.items()},
         "ratios": {side: ratio(own, values, at_least=BARS.get(side)) for side, values in rates.items()}
         | _against_loops(own, rates),
+        "arithmetic": _arithmetic(name, settings, own, rates.get("d3rlpy"), peak),
         "missing": missing,
         "notes": notes,
         "versions": {package: v for peer in peers.values() for package, v in peer.facts["versions"].items()},
@@ -81,6 +88,21 @@ def _against_loops(own: list[float], rates: dict[str, list[float]]) -> Json:
     if len(loops) < 2:
         return {}
     return {"better torch loop": ratio(own, [max(pair) for pair in zip(*loops, strict=True)], at_least=LOOP_BAR)}
+
+
+def _arithmetic(name: str, settings: Json, own: list[float], theirs: list[float] | None, peak: list[float]) -> Json:
+    """Where the arithmetic is counted: the share of the matrix-multiplication rate that is reached, and what the whole of it would be as a
+    ratio to d3rlpy. A bar above that can't be met by any program that does this arithmetic."""
+    from fitting import ACTION, OBSERVATION
+
+    shape = (OBSERVATION, ACTION, settings["width"], settings["depth"], settings["batch"])
+    counted = {"iql": lambda: flops.iql(*shape), "cql": lambda: flops.cql(*shape, settings["action_samples"])}
+    if name not in counted:
+        return {}
+    operations = counted[name]()
+    ceiling = [best / operations for best in peak]
+    found: Json = {"operations per update": operations, "share of the rate": ratio(own, ceiling)}
+    return found if theirs is None else found | {"d3rlpy at the whole rate": ratio(ceiling, theirs)}
 
 
 OURS = {

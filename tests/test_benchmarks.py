@@ -48,6 +48,8 @@ def test_the_counted_arithmetic_is_what_xla_counts():
 
     ours = flops.iql(OBSERVATION, ACTION, 128, 2, BATCH)
     assert ours <= counted(learner("iql", 128), BATCH) <= 1.05 * ours
+    ours = flops.cql(OBSERVATION, ACTION, 128, 2, BATCH, samples=4)
+    assert ours <= counted(learner("cql", 128, 2, "samples=4"), BATCH) <= 1.1 * ours
 
 
 def test_a_linear_layer_is_counted_by_hand():
