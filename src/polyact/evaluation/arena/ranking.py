@@ -44,7 +44,7 @@ def rank(
     trials: Sequence[Trial],
     model: Model = "task-aware",
     *,
-    buckets: int = 4,
+    buckets: int = 2,
     priors: Priors = PRIORS,
     draws: int = 200,
     level: float = 0.95,

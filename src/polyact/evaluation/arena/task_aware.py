@@ -8,7 +8,7 @@ logistic regression, which Newton's method solves, and the objective never decre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -62,7 +62,7 @@ class TaskAware:
 
 def fit_task_aware(
     counts: Counts,
-    buckets: int = 4,
+    buckets: int = 2,
     *,
     priors: Priors = PRIORS,
     restarts: int = 8,
@@ -90,7 +90,8 @@ def fit_task_aware(
     fits = refine(counts, start, priors=priors, iterations=iterations, tolerance=tolerance)
     best = int(np.argmax(fits.objective))
     history = None if fits.history is None else fits.history[:, best]
-    return TaskAware(*(getattr(fits, name)[best] for name in PARTS), np.asarray(fits.objective[best]), history)
+    chosen = {name: np.asarray(getattr(fits, name)[best]) for name in (*PARTS, "objective")}
+    return replace(fits, **chosen, history=history)
 
 
 def refine(
