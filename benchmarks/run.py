@@ -9,7 +9,17 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("startup", "rollouts", "arithmetic", "offline_updates", "seeds", "out_of_core", "online", "quality")
+BENCHMARKS = (
+    "startup",
+    "rollouts",
+    "arithmetic",
+    "offline_updates",
+    "seeds",
+    "out_of_core",
+    "online",
+    "quality",
+    "crosscheck_torch",
+)
 
 
 def main() -> int:
