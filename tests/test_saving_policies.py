@@ -16,6 +16,8 @@ from polyact.policies.chunk_executor import RecedingHorizon, TemporalEnsemble
 from polyact.policies.deterministic import Deterministic
 from polyact.policies.ensemble_policy import EnsemblePolicy
 from polyact.policies.gaussian import Gaussian, TanhGaussian
+from polyact.policies.generative.diffusion import Diffusion
+from polyact.policies.generative.flow import Flow
 from polyact.policies.mixture import GaussianMixture
 from polyact.policies.multibody import MultiBody
 from polyact.policies.normalise import Statistics
@@ -52,6 +54,9 @@ MAKERS = {
     "greedy": lambda: greedy(filled(Gaussian.create, SPEC)),
     "random": lambda: RandomPolicy(SPEC.action_space),
     "vae": lambda: filled(VAEPolicy.create, SPEC),
+    "diffusion": lambda: filled(Diffusion.create, SPEC, denoiser="sieve", history=2, schedule="linear", levels=4, sampler="ddpm"),
+    "karras diffusion": lambda: filled(Diffusion.create, SPEC, schedule="karras", sampler="heun", drop=0.1),
+    "flow": lambda: filled(Flow.create, SPEC, denoiser="transformer"),
     "one of several bodies": lambda: filled(MultiBody.create, BODIES).for_body("b"),
 }
 

@@ -58,6 +58,8 @@ if TYPE_CHECKING:  # what type checkers and documentation see; the table below s
     from polyact.policies.ensemble_policy import EnsemblePolicy as EnsemblePolicy
     from polyact.policies.gaussian import Gaussian as Gaussian
     from polyact.policies.gaussian import TanhGaussian as TanhGaussian
+    from polyact.policies.generative.diffusion import Diffusion as Diffusion
+    from polyact.policies.generative.flow import Flow as Flow
     from polyact.policies.mixture import GaussianMixture as GaussianMixture
     from polyact.policies.multibody import MultiBody as MultiBody
     from polyact.policies.random_policy import RandomPolicy as RandomPolicy
@@ -108,6 +110,8 @@ else:
         "policies.deterministic": ("Deterministic",),
         "policies.ensemble_policy": ("EnsemblePolicy",),
         "policies.gaussian": ("Gaussian", "TanhGaussian"),
+        "policies.generative.diffusion": ("Diffusion",),
+        "policies.generative.flow": ("Flow",),
         "policies.mixture": ("GaussianMixture",),
         "policies.multibody": ("MultiBody",),
         "policies.random_policy": ("RandomPolicy",),

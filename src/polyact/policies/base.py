@@ -11,6 +11,8 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from polyact.data.sampling import Batch, Sampling
+from polyact.policies.generative.denoised import Change, Denoised
+from polyact.policies.generative.paths import Path
 from polyact.policies.spec import Body
 
 if TYPE_CHECKING:
@@ -118,6 +120,37 @@ class ChunkPolicy(Policy):
     @abstractmethod
     def observe(self, observation: Observation, memory: Memory) -> Memory:
         """What is remembered after an observation for which no chunk was asked; `chunk` remembers its own."""
+
+
+class NoisePolicy(ChunkPolicy):
+    """A chunk policy that turns noise into a chunk [H, A] in unit coordinates, by asking at falling noise levels what is beneath.
+
+    Time runs from 1 (noise) to 0 (the chunk) along `path`; score and velocity at any of them follow from `denoised`.
+    """
+
+    path: AbstractVar[Path]
+
+    @abstractmethod
+    def condition(self, memory: Memory) -> Float[Array, "K C"]:
+        """What every step of a chain is told, from the memory that holds the newest observation. Computed once per chain."""
+
+    @abstractmethod
+    def denoised(self, condition: Float[Array, "K C"], noisy: Float[Array, "H A"], time: Float[Array, ""]) -> Denoised:
+        """The estimates of the chunk and of the noise in a noisy chunk."""
+
+    @abstractmethod
+    def generate(
+        self,
+        condition: Float[Array, "K C"],
+        key: PRNGKeyArray,
+        *,
+        start: Float[Array, "H A"] | None = None,
+        levels: Float[Array, "L"] | None = None,
+        change: Change | None = None,
+    ) -> Float[Array, "H A"]:
+        """A chunk in unit coordinates. start: the noisy chunk at the first level, by default drawn; levels: falling times, by default
+        those of the policy's sampler; change(noisy, time, estimate) replaces every estimate (guidance, composition).
+        """
 
 
 class Reporting(Policy):
