@@ -24,6 +24,12 @@ FOUR_ROOMS = """
 #.....#.....#
 #############"""
 
+FROZEN_LAKE = """
+SFFF
+FHFH
+FFFH
+HFFG"""
+
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1), (0, 0))
 """(row, column) of up, down, left, right, then the diagonals, then staying."""
 
@@ -80,6 +86,31 @@ def grid_world(
 def four_rooms(slip: float = 1 / 3, step_reward: float = 0.0, goal_reward: float = 1.0, horizon: int = 200) -> Tabular:
     """Four rooms joined by hallways, the goal in the hallway on the east side (Sutton, Precup and Singh 1999, section 2)."""
     return grid_world(FOUR_ROOMS, slip, 4, step_reward, goal_reward, horizon)
+
+
+def frozen_lake(text: str = FROZEN_LAKE, slip: float = 2 / 3, horizon: int = 100) -> Tabular:
+    """Cross the ice from S to G without falling into a hole H (FrozenLake-v1 of Gymnasium); reward 1 at the goal, which ends, as holes do.
+
+    text: lines of equal length of S, F (ice), H and G. Actions: left, down, right, up. With probability `slip` the move goes to one of
+    the two sides instead, each equally likely.
+    """
+    _share("slip", slip)
+    rows = text.strip("\n").split("\n")
+    if len({len(row) for row in rows}) > 1 or not {"S", "G"} <= set("".join(rows)) <= set("SFHG"):
+        raise PolyactError(f"a frozen lake needs lines of equal length of S, F, H and G, with an S and a G, got {rows}")
+    letters = np.array([list(row) for row in rows])
+    moves = ((0, -1), (1, 0), (0, 1), (-1, 0))
+    cells = np.argwhere(letters != "")
+    transition = np.zeros((len(cells), 4, len(cells)))
+    for state, cell in enumerate(cells):
+        for action in range(4):
+            for turn, probability in ((0, 1 - slip), (1, slip / 2), (-1, slip / 2)):
+                row, column = np.clip(cell + moves[(action + turn) % 4], 0, np.array(letters.shape) - 1)
+                transition[state, action, row * letters.shape[1] + column] += probability
+    flat = letters.reshape(-1)
+    reward = np.broadcast_to((flat == "G").astype(float), transition.shape)
+    starts = (flat == "S") / (flat == "S").sum()
+    return Tabular(transition, reward, starts, np.isin(flat, ["H", "G"]), _map(cells, np.argwhere(letters == "H")), horizon)
 
 
 def windy_grid(moves: int = 4, gust: float = 0.0, horizon: int = 200) -> Tabular:
