@@ -10,7 +10,7 @@ from polyact import tree
 from polyact.errors import PolyactError
 from polyact.nets.ensemble import Ensemble, stack, take
 from polyact.nets.film import ConditionedMLP
-from polyact.nets.layers import ACTIVATIONS, LayerNorm, Linear, sinusoidal, spectrally_normalised
+from polyact.nets.layers import ACTIVATIONS, LayerNorm, Linear, orthonormal_rows, sinusoidal, spectrally_normalised
 from polyact.nets.mlp import Network
 from polyact.nets.vae import ConditionalVAE, kl_from_standard_normal
 
@@ -43,6 +43,12 @@ def test_a_vmapped_network_compiles_to_plain_products():
     text = str(jax.make_jaxpr(jax.vmap(mlp))(jnp.zeros((5, 3))))
     assert text.count("dot_general") == 3
     assert "transpose" not in text
+
+
+def test_orthonormal_rows_are_the_q_of_a_decomposition_with_a_positive_diagonal():
+    matrix = jax.random.normal(jax.random.key(1), (20, 30))
+    q, r = np.linalg.qr(np.asarray(matrix).T)
+    np.testing.assert_allclose(orthonormal_rows(matrix), (q * np.sign(np.diag(r))).T, atol=1e-6)
 
 
 def test_orthogonal_layers_are_orthogonal():

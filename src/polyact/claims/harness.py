@@ -7,13 +7,13 @@ behind, the others run side by side. What is finished is kept when the user inte
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from os import cpu_count
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,14 @@ class Measured:
     values: dict[str, dict[str, np.ndarray]]
     seconds: float
     interrupted: bool = False
+
+
+def more_threads() -> None:
+    """Give XLA's pool more threads than seeds that run side by side; must come before anything is computed.
+
+    Batches of LAPACK routines wait for threads of the pool they run in: as many at once as the pool has threads wait for ever (jaxlib 0.10).
+    """
+    os.environ.setdefault("NPROC", str(4 * max(2, os.cpu_count() or 1)))
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:
@@ -136,7 +144,7 @@ def _all_seeds(
     where: tuple[str, int] | None,
 ) -> Iterator[tuple[int, Numbers]]:
     if experiment.runner == "processes" and where is not None:
-        workers = min(len(seeds), cpu_count() or 1)
+        workers = min(len(seeds), os.cpu_count() or 1)
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             yield from _finished(pool, [(seed, _elsewhere, (where, scale, seed, arms, again)) for seed in seeds])
         return
@@ -146,7 +154,7 @@ def _all_seeds(
     first, *others = seeds
     yield first, one_seed(experiment, sizes, first, arms, again)
     if others:
-        with ThreadPoolExecutor(min(len(others), cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(len(others), os.cpu_count() or 1)) as pool:
             yield from _finished(pool, [(seed, one_seed, (experiment, sizes, seed, arms, again)) for seed in others])
 
 

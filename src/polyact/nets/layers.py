@@ -60,10 +60,25 @@ def check_initialiser(name: str) -> None:
 
 def _orthogonal(shape: tuple[int, int], scale: float, key: PRNGKeyArray) -> Float[Array, "inputs outputs"]:
     """The Q of a normal matrix (Saxe et al. 2014). Drawn flat: under `vmap` XLA compiles that four times as fast as a matrix of normals."""
-    normals = jax.random.normal(key, (shape[0] * shape[1],)).reshape(max(shape), min(shape))
-    q, r = jnp.linalg.qr(normals)
-    q = scale * q * jnp.sign(jnp.diag(r))
-    return q if shape[0] >= shape[1] else q.T
+    normals = jax.random.normal(key, (shape[0] * shape[1],)).reshape(min(shape), max(shape))
+    q = scale * orthonormal_rows(normals)
+    return q if shape[0] <= shape[1] else q.T
+
+
+def orthonormal_rows(matrix: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
+    """Rows made orthonormal one after the other (Gram-Schmidt, twice for precision), for rows <= columns.
+
+    This is the Q of a QR decomposition whose R has a positive diagonal. Not by LAPACK: batches of its routines wait for threads of the
+    pool they run in, and two at once on two cores wait for each other for ever (jaxlib 0.10).
+    """
+
+    def one(i: Array, q: Array) -> Array:
+        row = matrix[i]
+        for _ in range(2):
+            row = row - (q @ row) @ q
+        return q.at[i].set(row / jnp.linalg.norm(row))
+
+    return jax.lax.fori_loop(0, matrix.shape[0], one, jnp.zeros_like(matrix))
 
 
 class Linear(eqx.Module):

@@ -7,7 +7,7 @@ from polyact.app.arguments import ClaimOf
 from polyact.app.show import print_json, print_table, say
 from polyact.claims import record
 from polyact.claims.claim import SCALES, Always, Beats, Budget, Within
-from polyact.claims.harness import experiments
+from polyact.claims.harness import experiments, more_threads
 from polyact.claims.run import Result, run_claims
 from polyact.errors import PolyactError, unknown
 from polyact.systems import catalogue
@@ -21,6 +21,7 @@ def run(command: ClaimOf) -> None:
         raise PolyactError(
             "--record keeps verdicts of test seeds: leave out --placebo, --scale smoke and a --first-seed below 1000"
         )
+    more_threads()
     cache.enable()
     results: list[Result] = []
     failed: dict[str, str] = {}
