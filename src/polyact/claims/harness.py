@@ -40,7 +40,7 @@ class Measured:
 def more_threads() -> None:
     """Give XLA's pool more threads than seeds that run side by side; must come before anything is computed.
 
-    Batches of LAPACK routines wait for threads of the pool they run in: as many at once as the pool has threads wait for ever (jaxlib 0.10).
+    Batches of LAPACK routines wait for threads of the pool they run in; as many at once as it has threads wait for ever (jaxlib 0.10).
     """
     os.environ.setdefault("NPROC", str(4 * max(2, os.cpu_count() or 1)))
 
