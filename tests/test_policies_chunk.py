@@ -139,5 +139,5 @@ def test_options_that_would_do_nothing_are_refused():
         ChunkTransformer.create(SPEC, Network(width=8, layer_norm=True), KEY)
     with pytest.raises(PolyactError, match="does nothing with latent 0"):
         ChunkTransformer.create(SPEC, NET, KEY, temperature=1.0)
-    with pytest.raises(PolyactError, match="a kl_weight of 2.0 does nothing with latent 0"):
+    with pytest.raises(PolyactError, match=r"a kl_weight of 2\.0 does nothing with latent 0"):
         ChunkTransformer.create(SPEC, NET, KEY, kl_weight=2.0)
