@@ -12,6 +12,7 @@ from polyact.envs.exact import (
     evaluate_finite,
     evaluate_policy,
     expected_return,
+    finite_return,
     model,
     occupancy,
     policy_gradient,
@@ -116,6 +117,8 @@ def test_finite_horizon_agrees_with_the_limit_and_with_recursion_by_hand():
     values = evaluate_finite(env, policy, 400, DISCOUNT)
     np.testing.assert_allclose(values[0], evaluate_policy(env, policy, DISCOUNT), atol=1e-12)
     np.testing.assert_allclose(values[399], (policy * model(env).reward).sum(1), atol=1e-12)
+    within = evaluate_finite(env, policy, env.horizon, DISCOUNT)[0]
+    assert finite_return(env, policy, DISCOUNT) == pytest.approx(float(model(env).initial @ within), rel=1e-12)
     optimal, policies = solve_finite(env, 400, DISCOUNT)
     np.testing.assert_allclose(optimal[0], policy_iteration(env, DISCOUNT).values, atol=1e-12)
     np.testing.assert_allclose(evaluate_finite(env, policies, 400, DISCOUNT), optimal, atol=1e-12)

@@ -246,6 +246,14 @@ def test_holm_by_hand_and_against_its_definition():
     assert comparing.holm(np.zeros(0)).shape == (0,)
 
 
+def test_benjamini_hochberg_against_scipy_and_by_hand():
+    p = np.array([0.01, 0.03, 0.03, np.nan, 0.9])
+    np.testing.assert_allclose(comparing.benjamini_hochberg(p), [0.04, 0.04, 0.04, np.nan, 0.9])
+    many = RNG.uniform(size=30) ** 2
+    np.testing.assert_allclose(comparing.benjamini_hochberg(many), stats.false_discovery_control(many))
+    assert comparing.benjamini_hochberg(np.zeros(0)).shape == (0,)
+
+
 def test_compare_corrects_all_comparisons_together():
     scores = {name: RNG.normal(shift, 1, (6, 20)) for name, shift in {"a": 0, "b": 0.1, "c": 3}.items()}
     found = comparing.compare(scores, "a")

@@ -65,6 +65,17 @@ def positive_sided_variance(returns: Scores) -> float:
     return float(np.mean(np.maximum(0.0, returns - returns.mean()) ** 2))
 
 
+def weighted_behaviour(episodes: Episodes, weights: Scores, states: int, actions: int) -> Float[np.ndarray, "S A"]:
+    """The policy that tabular data seem to be recorded by when trajectories count as much as their weights; uniform where nobody was."""
+    if len(weights) != episodes.count:
+        raise PolyactError(f"{episodes.count} episodes need as many weights, got {len(weights)}")
+    rows = np.arange(episodes.steps) + np.repeat(np.arange(episodes.count), episodes.lengths)
+    counts = np.zeros((states, actions))
+    np.add.at(counts, (np.asarray(episodes.observation)[rows], np.asarray(episodes.action)), np.repeat(weights, episodes.lengths))
+    total = counts.sum(1, keepdims=True)
+    return np.where(total > 0, counts / np.where(total > 0, total, 1), 1 / actions)
+
+
 def _numbers(column: Column) -> Float[np.ndarray, "E width"]:
     """Rows as vectors; integers, which are names and not quantities, as indicators."""
     column = np.asarray(column)

@@ -51,6 +51,9 @@ ENVIRONMENTS: dict[str, Entry] = {
     "hopper2d": Entry("polyact.envs.hopper:Hopper2D", "run forward on one springy leg without falling", ("run", "jog")),
     "chain": Entry("polyact.envs.tabular_builders:chain", "walk to the far end of five states or turn back for less (tabular)"),
     "four-rooms": Entry("polyact.envs.tabular_builders:four_rooms", "four rooms joined by hallways, with slips (tabular)"),
+    "frozen-lake": Entry(
+        "polyact.envs.tabular_builders:frozen_lake", "cross slippery ice without falling in (FrozenLake-v1, tabular)"
+    ),
     "windy-grid": Entry("polyact.envs.tabular_builders:windy_grid", "cross a field under a wind (tabular)"),
     "combination-lock": Entry(
         "polyact.envs.tabular_builders:combination_lock", "enter a code; one wrong action starts over (tabular)"

@@ -173,6 +173,11 @@ def evaluate_finite(env: Tabular, policy: np.ndarray, horizon: int, discount: fl
     return values
 
 
+def finite_return(env: Tabular, policy: np.ndarray, discount: float = 1.0) -> float:
+    """The return of a policy [S, A] from the initial distribution within the world's own horizon."""
+    return float(model(env).initial @ evaluate_finite(env, policy, env.horizon, discount)[0])
+
+
 def solve_finite(env: Tabular, horizon: int, discount: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Optimal values [horizon + 1, S] and the optimal policy for each time [horizon, S, A], by backward induction."""
     mdp = model(env)

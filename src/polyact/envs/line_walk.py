@@ -20,7 +20,7 @@ class LineWalk(Env):
 
     start: Parameter = 0.05
     stride: Parameter = 0.1
-    trip: Parameter = 0.7
+    trip: Parameter = 0.55
     horizon: int = eqx.field(static=True, default=80)
 
     def __check_init__(self):

@@ -55,6 +55,7 @@ LEARNERS: dict[str, Entry] = {
         single_choice=True,
     ),
     "ppo": Entry("polyact.learning.ppo:PPO", "proximal policy optimisation (1707.06347)", (), offline=False, online=True),
+    "trpo": Entry("polyact.learning.trpo:TRPO", "trust region policy optimisation (1502.05477)", (), offline=False, online=True),
     "reinforce": Entry(
         "polyact.learning.reinforce:REINFORCE", "policy gradient with a baseline (Williams 1992)", (), offline=False, online=True
     ),

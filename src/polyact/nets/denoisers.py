@@ -82,18 +82,22 @@ class ResidualDenoiser(Denoiser):
 
 
 class SieveDenoiser(Denoiser):
-    """An MLP that is shown the noisy chunk, the time and the condition again at every layer (MLP-sieve, 2301.10677)."""
+    """An MLP that is shown the noisy chunk, the time and the condition again at every layer (MLP-sieve, 2301.10677).
+
+    Layers are normalised over their width, where the paper's code normalises over the batch.
+    """
 
     time: TimeEmbedding
     enter: Linear
     hidden: tuple[Linear, ...]
+    norms: tuple[LayerNorm, ...]
     leave: Linear
 
     def __call__(self, noisy: Float[Array, "H A"], time: Float[Array, ""], condition: Float[Array, "K C"]) -> Float[Array, "H A"]:
         shown = jnp.concatenate([noisy.reshape(-1), self.time(time), condition.reshape(-1)])
-        x = jax.nn.gelu(self.enter(shown))
-        for layer in self.hidden:
-            x = x / 1.414 + jax.nn.gelu(layer(jnp.concatenate([x / 1.414, shown])))
+        x = jax.nn.gelu(self.norms[0](self.enter(shown)))
+        for layer, norm in zip(self.hidden, self.norms[1:], strict=True):
+            x = x / 1.414 + jax.nn.gelu(norm(layer(jnp.concatenate([x / 1.414, shown]))))
         return self.leave(jnp.concatenate([x, shown])).reshape(noisy.shape)
 
 
@@ -138,8 +142,9 @@ def build_denoiser(
             return ResidualDenoiser(time, Linear.build(shown, width, keys[1]), blocks, Linear.build(width, flat, keys[2]))
         case "sieve":
             hidden = tuple(Linear.build(width + shown, width, k) for k in keys[4:])
+            norms = tuple(LayerNorm.build(width) for _ in range(network.depth + 1))
             leave = Linear.build(width + shown, flat, keys[2])
-            return SieveDenoiser(time, Linear.build(shown, width, keys[1]), hidden, leave)
+            return SieveDenoiser(time, Linear.build(shown, width, keys[1]), hidden, norms, leave)
     places = jax.random.normal(keys[3], (horizon, width))
     plan = Transformer(width=width, depth=network.depth, heads=max(1, width // 32))
     observed, planned = Linear.build(condition[1], width, keys[1]), Linear.build(actions, width, keys[2])

@@ -133,6 +133,19 @@ def holm(p_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return corrected
 
 
+def benjamini_hochberg(p_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """p-values corrected so that rejecting those up to q leaves a share q of false ones among the rejected, on average.
+
+    Holds for independent and positively dependent tests (Benjamini & Hochberg 1995). NaN stays NaN and does not count.
+    """
+    corrected = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    falling = known[np.argsort(-p_values[known], kind="stable")]
+    scaled = p_values[falling] * len(falling) / np.arange(len(falling), 0, -1)
+    corrected[falling] = np.minimum(np.minimum.accumulate(scaled), 1)
+    return corrected
+
+
 def compare(
     scores: Mapping[str, object],
     reference: str | None = None,

@@ -89,12 +89,21 @@ def optimal(a: Array, b: Array) -> Shape:
     return Shape(1 + a / 3, 1 + b / 3)
 
 
-def constant(value: float) -> Callable[[Array, Array], Shape]:
-    """The same density whatever the distribution: 1 is REINFORCE, 3/2 GRPO."""
-    return lambda a, b: Shape(jnp.full_like(a, value), jnp.full_like(b, value))
+class Line(NamedTuple):
+    """alpha = start + slope a, beta = start + slope b; arrays, so that one compiled program serves all arms."""
+
+    start: Array
+    slope: Array
+
+    def shape(self, a: Array, b: Array) -> Shape:
+        return Shape(self.start + self.slope * a, self.start + self.slope * b)
 
 
-REINFORCE, GRPO = constant(1.0), constant(1.5)
+def line(start: float, slope: float) -> Line:
+    return Line(jnp.asarray(start), jnp.asarray(slope))
+
+
+REINFORCE, GRPO, BNPO = line(1.0, 0.0), line(1.5, 0.0), line(1.0, 1 / 3)
 CHECKED = jnp.array([[0.5, 0.5], [1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])  # (a, b) whose fourth moments exist, for Monte Carlo
 
 
@@ -106,23 +115,23 @@ def sampled_rates(key: PRNGKeyArray, sizes: dict[str, int]) -> Float[Array, "pai
 
 
 def measure_variance(
-    key: PRNGKeyArray, shape: Callable[[Array, Array], Shape], sizes: dict[str, int], prepared: Float[Array, "pairs draws"]
+    key: PRNGKeyArray, chosen: Line, sizes: dict[str, int], prepared: Float[Array, "pairs draws"]
 ) -> dict[str, Array]:
     """`variance`: log of the formula, mean over random (a, b); `excess`: over the better of REINFORCE and GRPO, the worst of them all;
     `monte_carlo`: relative error of the formula against sampled p and R; `signal`: log of mean^2 / variance of A's size.
     """
     places, draws = jax.random.split(key)
     a, b = jnp.exp(jax.random.uniform(places, (2, sizes["pairs"]), minval=jnp.log(0.05), maxval=jnp.log(20.0)))
-    ours = log_variance(a, b, shape(a, b))
-    best = jnp.minimum(log_variance(a, b, REINFORCE(a, b)), log_variance(a, b, GRPO(a, b)))
+    ours = log_variance(a, b, chosen.shape(a, b))
+    best = jnp.minimum(log_variance(a, b, REINFORCE.shape(a, b)), log_variance(a, b, GRPO.shape(a, b)))
 
     def sampled(pair: Array, p: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         reward = jax.random.bernoulli(key, p).astype(p.dtype)
-        advantage = (reward - p) * beta_weight(p, shape(p * 0 + pair[0], p * 0 + pair[1]))
+        advantage = (reward - p) * beta_weight(p, chosen.shape(pair[0], pair[1]))
         return jnp.mean(advantage**2), jnp.mean(jnp.abs(advantage))
 
     square, size = jax.vmap(sampled)(CHECKED, prepared, jax.random.split(draws, len(CHECKED)))
-    expected = jnp.exp(log_variance(CHECKED[:, 0], CHECKED[:, 1], shape(CHECKED[:, 0], CHECKED[:, 1])))
+    expected = jnp.exp(log_variance(CHECKED[:, 0], CHECKED[:, 1], chosen.shape(CHECKED[:, 0], CHECKED[:, 1])))
     return {
         "variance": ours.mean(),
         "excess": (ours - best).max(),
@@ -131,26 +140,26 @@ def measure_variance(
     }
 
 
-Fixing = Callable[[TokenRollouts], Callable[[TokenRollouts], Array]]  # the first batch -> advantages
-
-
-def following(first: TokenRollouts) -> Callable[[TokenRollouts], Array]:
-    """BNPO."""
-    return lambda rollouts: beta_normalised(rollouts.reward, rollouts.group_id)
-
-
-def frozen(first: TokenRollouts) -> Callable[[TokenRollouts], Array]:
-    """The density fitted to the first batch, kept."""
+def weightings(first: TokenRollouts) -> dict[str, Callable[[TokenRollouts], Array]]:
+    """The arms' advantages; `first`: the batch to which the frozen density is fitted."""
     shape = fitted(first.reward, first.group_id)
-    return lambda rollouts: beta_normalised(rollouts.reward, rollouts.group_id, shape)
+    return {
+        "bnpo": lambda rollouts: beta_normalised(rollouts.reward, rollouts.group_id),
+        "frozen": lambda rollouts: beta_normalised(rollouts.reward, rollouts.group_id, shape),
+        "reinforce": lambda rollouts: centred(rollouts.reward, rollouts.group_id),
+        "grpo": grpo_advantage,
+    }
 
 
-def reinforce(first: TokenRollouts) -> Callable[[TokenRollouts], Array]:
-    return lambda rollouts: centred(rollouts.reward, rollouts.group_id)
+class Settings(NamedTuple):
+    """Arrays, so that one compiled program serves all arms. which: number of the weighting; rate: of learning."""
+
+    which: Array
+    rate: Array
 
 
-def grpo(first: TokenRollouts) -> Callable[[TokenRollouts], Array]:
-    return grpo_advantage
+def settings(which: int, rate: float) -> Settings:
+    return Settings(jnp.asarray(which), jnp.asarray(rate))
 
 
 def u_shaped(key: PRNGKeyArray, sizes: dict[str, Any]) -> tuple[Match, TableLM]:
@@ -162,13 +171,18 @@ def u_shaped(key: PRNGKeyArray, sizes: dict[str, Any]) -> tuple[Match, TableLM]:
     return Match(target, sizes["vocabulary"]), TableLM(logits_with(target, each, sizes["vocabulary"]))
 
 
-def measure_training(key: PRNGKeyArray, fixing: Fixing, sizes: dict[str, Any], prepared: tuple[Match, TableLM]) -> dict[str, Array]:
+def measure_training(
+    key: PRNGKeyArray, chosen: Settings, sizes: dict[str, Any], prepared: tuple[Match, TableLM]
+) -> dict[str, Array]:
     """`norm_variance`: of the gradient norm over the steps; `norm_variation`: its standard deviation over its mean; `success`: exact, at
     the end.
     """
     world, policy = prepared
     first = sample_groups(policy, world, world.every, sizes["group"], jax.random.fold_in(key, 1))
-    learner = TokenLearner(fixing(first), bnpo_loss, Optimiser(learning_rate=sizes["rate"]))
+    ways = list(weightings(first).values())
+    learner = TokenLearner(
+        lambda rollouts: jax.lax.switch(chosen.which, ways, rollouts), bnpo_loss, Optimiser(learning_rate=chosen.rate)
+    )
     policy, metrics = improve(learner, policy, world, lambda key: world.every, steps=sizes["steps"], group=sizes["group"], key=key)
     norm = metrics["gradient_norm"]
     success = world.expected(policy.probabilities).mean()
@@ -191,7 +205,7 @@ learner = TokenLearner(advantage, bnpo_loss)""",
 EXACT = Experiment(
     measure_variance,
     {
-        "bnpo": Arm("system", "the density that follows (a, b)", optimal),
+        "bnpo": Arm("system", "the density that follows (a, b)", BNPO),
         "fixed": Arm("ablation", "no density: REINFORCE, Beta(1, 1)", REINFORCE),
         "grpo": Arm("baseline", "GRPO, Beta(3/2, 3/2)", GRPO),
     },
@@ -206,14 +220,14 @@ EXACT = Experiment(
 TRAINING = Experiment(
     measure_training,
     {
-        "bnpo": Arm("system", "density fitted to every batch", following),
-        "frozen": Arm("ablation", "density fitted to the first batch and kept", frozen),
-        "reinforce": Arm("baseline", "R - mean of the group", reinforce),
-        "grpo": Arm("baseline", "GRPO", grpo),
+        "bnpo": Arm("system", "density fitted to every batch", settings(0, 0.02)),
+        "frozen": Arm("ablation", "density fitted to the first batch and kept", settings(1, 0.02)),
+        "reinforce": Arm("baseline", "R - mean of the group", settings(2, 0.02)),
+        "grpo": Arm("baseline", "GRPO", settings(3, 0.02)),
     },
     {
-        "smoke": Scale(2, {"prompts": 8, "group": 4, "length": 2, "vocabulary": 4, "steps": 5, "rate": 0.02}),
-        "laptop": Scale(20, {"prompts": 32, "group": 16, "length": 3, "vocabulary": 8, "steps": 150, "rate": 0.02}),
+        "smoke": Scale(2, {"prompts": 8, "group": 4, "length": 2, "vocabulary": 4, "steps": 5}),
+        "laptop": Scale(20, {"prompts": 32, "group": 16, "length": 3, "vocabulary": 8, "steps": 150}),
     },
     "tablelm/match: 32 prompts, U-shaped chances of success at first, near solved at the end",
     Budget("150 batches of 32 prompts x 16 answers", "150 Adam steps", "a table of logits", "one learning rate for all arms"),

@@ -137,15 +137,40 @@ def with_bonus(weight: float) -> Loss:
     return lambda terms: token_mean(clipped(terms, 0.2, 0.2) - weight * terms.entropy, terms.mask)
 
 
+LOSSES: dict[str, Loss] = {
+    "kl-cov": partial(kl_cov, share=0.1, weight=3.0),
+    "clip-cov": partial(clip_cov, share=0.1, band=Quantiles()),
+    "random penalty": partial(kl_cov, share=0.1, weight=3.0, chosen=by_chance),
+    "random drop": partial(clip_cov, share=0.1, band=Anywhere()),
+    "grpo": ppo(0.2, 0.2),
+    "clip-higher": ppo(0.2, 0.28),
+    "unclipped": partial(kl_cov, share=0.0),
+    "entropy bonus": with_bonus(0.01),
+}
 Sizes = dict[str, Any]
 
 
-def measure_decoy(key: PRNGKeyArray, settings: tuple[Loss, float], sizes: Sizes, prepared: None) -> dict[str, Array]:
+class Settings(NamedTuple):
+    """Arrays, so that one compiled program serves all arms. which: number of the loss; rate: of learning."""
+
+    which: Array
+    rate: Array
+
+
+def settings(name: str, rate: float) -> Settings:
+    return Settings(jnp.asarray(list(LOSSES).index(name)), jnp.asarray(rate))
+
+
+def measure_decoy(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepared: None) -> dict[str, Array]:
     """Exact expected `reward` at the end, and `entropy` after a quarter of training (nats)."""
-    (loss, rate), (placing, training) = settings, jax.random.split(key)
+    placing, training = jax.random.split(key)
     order = jax.vmap(lambda k: jax.random.permutation(k, 16))(jax.random.split(placing, sizes["prompts"]))
     world = Decoy(order[:, 0], order[:, 1], 16)
-    learner = TokenLearner(loss=loss, optimiser=Optimiser(learning_rate=rate), epochs=4)
+    learner = TokenLearner(
+        loss=lambda terms: jax.lax.switch(chosen.which, list(LOSSES.values()), terms),
+        optimiser=Optimiser(learning_rate=chosen.rate),
+        epochs=4,
+    )
     policy, metrics = improve(
         learner,
         TableLM(decoy_logits(world)),
@@ -190,8 +215,6 @@ def measure_law(key: PRNGKeyArray, loss: Loss, sizes: Sizes, prepared: Transform
     return {"r2": whole.r2, "missed": jnp.abs(early.ceiling - whole.ceiling), "before": score[0], "after": score[-5:].mean()}
 
 
-KL_COV, KL_RANDOM = partial(kl_cov, share=0.1, weight=3.0), partial(kl_cov, share=0.1, weight=3.0, chosen=by_chance)
-CLIP_COV, CLIP_RANDOM = partial(clip_cov, share=0.1, band=Quantiles()), partial(clip_cov, share=0.1, band=Anywhere())
 CARD = Card(
     slug="cov-entropy",
     name="Clip-Cov and KL-Cov",
@@ -208,14 +231,14 @@ learner = TokenLearner(loss=partial(kl_cov, share=0.002, weight=1.0))""",
 DECOY = Experiment(
     measure_decoy,
     {
-        "kl-cov": Arm("system", "penalty on the tenth of the tokens with the largest covariance", (KL_COV, 0.05)),
-        "clip-cov": Arm("system", "random tokens of the upper fifth of covariances dropped", (CLIP_COV, 0.1)),
-        "random penalty": Arm("ablation", "the same penalty on as many random tokens", (KL_RANDOM, 0.1)),
-        "random drop": Arm("ablation", "as many random tokens dropped", (CLIP_RANDOM, 0.05)),
-        "grpo": Arm("baseline", "clip 0.2", (ppo(0.2, 0.2), 0.1)),
-        "clip-higher": Arm("baseline", "clip 0.2 / 0.28", (ppo(0.2, 0.28), 0.05)),
-        "unclipped": Arm("baseline", "no clipping: KL-Cov with share 0", (partial(kl_cov, share=0.0), 0.1)),
-        "entropy bonus": Arm("baseline", "GRPO with an entropy bonus", (with_bonus(0.01), 0.05)),
+        "kl-cov": Arm("system", "penalty on the tenth of the tokens with the largest covariance", settings("kl-cov", 0.05)),
+        "clip-cov": Arm("system", "random tokens of the upper fifth of covariances dropped", settings("clip-cov", 0.1)),
+        "random penalty": Arm("ablation", "the same penalty on as many random tokens", settings("random penalty", 0.1)),
+        "random drop": Arm("ablation", "as many random tokens dropped", settings("random drop", 0.05)),
+        "grpo": Arm("baseline", "clip 0.2", settings("grpo", 0.1)),
+        "clip-higher": Arm("baseline", "clip 0.2 / 0.28", settings("clip-higher", 0.05)),
+        "unclipped": Arm("baseline", "no clipping: KL-Cov with share 0", settings("unclipped", 0.1)),
+        "entropy bonus": Arm("baseline", "GRPO with an entropy bonus", settings("entropy bonus", 0.05)),
     },
     {
         "smoke": Scale(2, {"prompts": 8, "steps": 8}),

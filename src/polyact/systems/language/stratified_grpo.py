@@ -5,7 +5,7 @@ punishes every search that was not yet used well, and searching dies before it i
 (SAN) removes that bias; alone it puts no pressure on the choice between strata, so the two are blended.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,20 +39,19 @@ def stratified(reward: Float[Any, " B"], group: Int[Any, " B"], structure: Int[A
     return share * group_relative(reward, strata(group, structure)) + (1 - share) * group_relative(reward, group)
 
 
-def by_calls(tool: int, share: float, rollouts: TokenRollouts) -> Float[Array, " B"]:
+def by_calls(tool: int, share: float | Array, rollouts: TokenRollouts) -> Float[Array, " B"]:
     """Stratified by how often the policy wrote the token that calls a tool."""
     return stratified(rollouts.reward, rollouts.group_id, _calls(rollouts, tool), share)
 
 
-def at_random(tool: int, share: float, rollouts: TokenRollouts) -> Float[Array, " B"]:
+def at_random(tool: int, share: float | Array, rollouts: TokenRollouts) -> Float[Array, " B"]:
     """The control: strata of the same sizes that say nothing, because everyone gets its neighbour's (answers to a prompt are drawn alike,
     and the last of each prompt gets the first's).
     """
-    calls, first = _calls(rollouts, tool), rollouts.group_id != jnp.roll(rollouts.group_id, 1)
-    start = jax.lax.cummax(jnp.where(first, jnp.arange(len(calls)), 0))
-    following = jnp.roll(rollouts.group_id, -1) == rollouts.group_id
-    neighbour = jnp.where(following, jnp.roll(jnp.arange(len(calls)), -1), start)
-    return stratified(rollouts.reward, rollouts.group_id, calls[neighbour], share)
+    calls, place, group = _calls(rollouts, tool), jnp.arange(len(rollouts.reward)), rollouts.group_id
+    start = jax.lax.cummax(jnp.where(group != jnp.roll(group, 1), place, 0))
+    neighbour = jnp.where(jnp.roll(group, -1) == group, jnp.roll(place, -1), start)
+    return stratified(rollouts.reward, group, calls[neighbour], share)
 
 
 def _calls(rollouts: TokenRollouts, tool: int) -> Int[Array, " B"]:
@@ -60,20 +59,32 @@ def _calls(rollouts: TokenRollouts, tool: int) -> Int[Array, " B"]:
 
 
 Sizes = dict[str, Any]
-Settings = tuple[Any, float]  # by_calls or at_random, and the share of the strata
 
 
-def learner_of(settings: Settings, tool: int, optimiser: Optimiser | GradientDescent) -> TokenLearner:
-    make, share = settings
-    return TokenLearner(lambda rollouts: make(tool, share, rollouts), optimiser=optimiser)
+class Settings(NamedTuple):
+    """Arrays, so that one compiled program serves all arms. random: whether strata are `at_random`; share: of the strata."""
+
+    random: Array
+    share: Array
 
 
-def measure_table(key: PRNGKeyArray, settings: Settings, sizes: Sizes, prepared: None) -> dict[str, Array]:
+def settings(share: float, *, random: bool = False) -> Settings:
+    return Settings(jnp.asarray(random), jnp.asarray(share))
+
+
+def learner_of(chosen: Settings, tool: int, optimiser: Optimiser | GradientDescent) -> TokenLearner:
+    def advantage(rollouts: TokenRollouts) -> Float[Array, " B"]:
+        return jnp.where(chosen.random, at_random(tool, chosen.share, rollouts), by_calls(tool, chosen.share, rollouts))
+
+    return TokenLearner(advantage, optimiser=optimiser)
+
+
+def measure_table(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepared: None) -> dict[str, Array]:
     """Exact expected `reward` and probability of `search` after training."""
     useful, training = jax.random.split(key)
     world = GuessOrSearch(jax.random.randint(useful, (sizes["prompts"],), 0, 8))
     policy = TableLM(search_logits(world, sizes["searching"]))
-    learner = learner_of(settings, SEARCH, GradientDescent(sizes["rate"]))
+    learner = learner_of(chosen, SEARCH, GradientDescent(sizes["rate"]))
     policy, _ = improve(learner, policy, world, lambda _: world.every, steps=sizes["steps"], group=8, key=training)
     return {"reward": world.expected(policy.probabilities).mean(), "search": policy.probabilities[:, 0, SEARCH].mean()}
 
@@ -90,10 +101,10 @@ def warm_policy(key: PRNGKeyArray, sizes: Sizes) -> TransformerLM:
     return imitate(policy, tokens, mask, steps=sizes["warm"], batch=128, key=keys[3])[0]
 
 
-def measure_transformer(key: PRNGKeyArray, settings: Settings, sizes: Sizes, prepared: TransformerLM) -> dict[str, Array]:
+def measure_transformer(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepared: TransformerLM) -> dict[str, Array]:
     """`accuracy`, and `calls` per question, on fresh two-hop questions; `before`: accuracy of the warm start."""
     world, hard, keys = SearchQA(), SearchQA(hops=(2,)), jax.random.split(key, 3)
-    learner = learner_of(settings, world.search, Optimiser(learning_rate=sizes["rate"]))
+    learner = learner_of(chosen, world.search, Optimiser(learning_rate=sizes["rate"]))
     policy, _ = improve(
         learner,
         prepared,
@@ -109,10 +120,10 @@ def measure_transformer(key: PRNGKeyArray, settings: Settings, sizes: Sizes, pre
 
 
 ARMS = {
-    "stratified": Arm("system", "0.8 within strata, 0.2 global", (by_calls, 0.8)),
-    "global": Arm("ablation", "GRPO: no strata", (by_calls, 0.0)),
-    "strata only": Arm("baseline", "nothing but strata (SAN)", (by_calls, 1.0)),
-    "random strata": Arm("control", "strata of the same sizes at random", (at_random, 0.8)),
+    "stratified": Arm("system", "0.8 within strata, 0.2 global", settings(0.8)),
+    "global": Arm("ablation", "GRPO: no strata", settings(0.0)),
+    "strata only": Arm("baseline", "nothing but strata (SAN)", settings(1.0)),
+    "random strata": Arm("control", "strata of the same sizes at random", settings(0.8, random=True)),
 }
 CARD = Card(
     slug="stratified-grpo",

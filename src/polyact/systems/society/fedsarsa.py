@@ -214,10 +214,13 @@ CARD = Card(
     kind="learner",
     summary="agents in slightly different worlds learn one control policy on-policy, sharing only averaged parameters",
     usage="""
+import jax
+from polyact.envs.tabular_builders import garnet
 from polyact.systems.society.fedsarsa import FedSARSA, federated_sarsa, pairs_of_states, relatives
 agents = relatives(garnet(20, 4, 20), spread=0.1, count=20, seed=0)
 keys = jax.random.split(jax.random.key(0), agents.count)
-run = federated_sarsa(FedSARSA(discount=0.5), agents, jnp.asarray(pairs_of_states(20, 4)), keys, steps=4000)
+features = jax.numpy.asarray(pairs_of_states(20, 4), "float32")
+run = federated_sarsa(FedSARSA(discount=0.5), agents, features, keys, steps=4000)
 """,
 )
 
