@@ -9,7 +9,7 @@ from polyact.claims.claim import Beats, Claim
 from polyact.claims.harness import AGAIN, Measured, experiments, measure, rivals_of, seeds_from
 from polyact.claims.power import Power, power
 from polyact.claims.record import Json, as_json
-from polyact.claims.verdict import Effect, Finding, judge
+from polyact.claims.verdict import Effect, Finding, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,6 @@ def _placebo_finding(claim: Claim, measured: Measured) -> Finding:
             test=Beats(rival, {rival + AGAIN: margin}, claim.test.ratio),
         )
         parts.append(judge(pair, names))
-    shown = [part.verdict for part in parts if part.verdict != "not shown"]
+    shown: list[Verdict] = [part.verdict for part in parts if part.verdict != "not shown"]
     effects: tuple[Effect, ...] = tuple(effect for part in parts for effect in part.effects)
     return Finding(claim, shown[0] if shown else "not shown", effects, len(measured.seeds))

@@ -40,7 +40,7 @@ class Library:
     def __call__(self, x: Any) -> Any:
         """[..., inputs] -> [..., F], for NumPy and JAX arrays alike. Each term is one product with a shorter one."""
         array = jnp if isinstance(x, jax.Array) else np
-        values = {(): array.ones_like(x[..., 0])}
+        values: dict[tuple[int, ...], Any] = {(): array.ones_like(x[..., 0])}
         for term in self.terms[1:]:
             values[term] = values[term[:-1]] * x[..., term[-1]]
         return array.stack([values[term] for term in self.terms], -1)

@@ -181,7 +181,9 @@ def measure_training(
     first = sample_groups(policy, world, world.every, sizes["group"], jax.random.fold_in(key, 1))
     ways = list(weightings(first).values())
     learner = TokenLearner(
-        lambda rollouts: jax.lax.switch(chosen.which, ways, rollouts), bnpo_loss, Optimiser(learning_rate=chosen.rate)
+        lambda rollouts: jax.lax.switch(chosen.which, ways, rollouts),
+        bnpo_loss,
+        Optimiser(learning_rate=chosen.rate),  # pyright: ignore[reportArgumentType]
     )
     policy, metrics = improve(learner, policy, world, lambda key: world.every, steps=sizes["steps"], group=sizes["group"], key=key)
     norm = metrics["gradient_norm"]

@@ -168,7 +168,7 @@ def measure_decoy(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepared: N
     world = Decoy(order[:, 0], order[:, 1], 16)
     learner = TokenLearner(
         loss=lambda terms: jax.lax.switch(chosen.which, list(LOSSES.values()), terms),
-        optimiser=Optimiser(learning_rate=chosen.rate),
+        optimiser=Optimiser(learning_rate=chosen.rate),  # pyright: ignore[reportArgumentType]
         epochs=4,
     )
     policy, metrics = improve(

@@ -34,7 +34,9 @@ def strata(group: Int[Any, " B"], structure: Int[Any, " B"], most: int = MOST) -
     return group * (most + 1) + structure.clip(0, most)
 
 
-def stratified(reward: Float[Any, " B"], group: Int[Any, " B"], structure: Int[Any, " B"], share: float = 0.8) -> Float[Any, " B"]:
+def stratified(
+    reward: Float[Any, " B"], group: Int[Any, " B"], structure: Int[Any, " B"], share: float | Array = 0.8
+) -> Float[Any, " B"]:
     """share * (advantage within the stratum) + (1 - share) * (advantage within the prompt); a stratum of one gives 0 to the first."""
     return share * group_relative(reward, strata(group, structure)) + (1 - share) * group_relative(reward, group)
 

@@ -66,8 +66,8 @@ class Arena(eqx.Module):
         low = np.where(np.isfinite(space.low), space.low, middle - reach)
         high = np.where(np.isfinite(space.high), space.high, middle + reach)
         starts = seen[episodes.starts + np.arange(episodes.count)]
-        arrays = (jnp.asarray(rows, jnp.float32) for rows in (starts, low, high))
-        return cls(space, env.action_space, env.horizon, *arrays, circles)
+        starts, low, high = (jnp.asarray(rows, jnp.float32) for rows in (starts, low, high))
+        return cls(space, env.action_space, env.horizon, starts, low, high, circles)
 
     def settled(self, observation: Float[Array, " O"]) -> tuple[Float[Array, " O"], Array]:
         """The observation within bounds and on its circles, and whether it had left the bounds by more than a quarter of their extent."""

@@ -177,7 +177,7 @@ def _measure(key: PRNGKeyArray, rule: StepRule, sizes: Length, prepared: None) -
     }
 
 
-def _run(key: PRNGKeyArray, rule: StepRule, sizes: Length, factor: float) -> tuple[Array, Array]:
+def _run(key: PRNGKeyArray, rule: StepRule, sizes: Length, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean return and KL of every iteration. A run that broke keeps its last good numbers from there on."""
     learner = TRPO(step=rule, rollout_length=sizes.rollout)
     world = tree.numbers_as_arrays(Scaled(sizes.world.env, factor))
