@@ -42,6 +42,7 @@ TAKES = {
     "sac": BOX,
     "dqn": ONE_CHOICE,
     "ppo": EVERY,
+    "trpo": EVERY,
     "reinforce": EVERY,
 }
 
