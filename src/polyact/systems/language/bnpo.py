@@ -222,10 +222,10 @@ EXACT = Experiment(
 TRAINING = Experiment(
     measure_training,
     {
-        "bnpo": Arm("system", "density fitted to every batch", settings(0, 0.02)),
-        "frozen": Arm("ablation", "density fitted to the first batch and kept", settings(1, 0.02)),
-        "reinforce": Arm("baseline", "R - mean of the group", settings(2, 0.02)),
-        "grpo": Arm("baseline", "GRPO", settings(3, 0.02)),
+        "bnpo": Arm("system", "density fitted to every batch", settings(0, 0.1)),
+        "frozen": Arm("ablation", "density fitted to the first batch and kept", settings(1, 0.1)),
+        "reinforce": Arm("baseline", "R - mean of the group", settings(2, 0.1)),
+        "grpo": Arm("baseline", "GRPO", settings(3, 0.1)),
     },
     {
         "smoke": Scale(2, {"prompts": 8, "group": 4, "length": 2, "vocabulary": 4, "steps": 5}),

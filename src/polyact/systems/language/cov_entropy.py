@@ -237,7 +237,7 @@ DECOY = Experiment(
         "random drop": Arm("ablation", "as many random tokens dropped", settings("random drop", 0.05)),
         "grpo": Arm("baseline", "clip 0.2", settings("grpo", 0.1)),
         "clip-higher": Arm("baseline", "clip 0.2 / 0.28", settings("clip-higher", 0.05)),
-        "unclipped": Arm("baseline", "no clipping: KL-Cov with share 0", settings("unclipped", 0.1)),
+        "unclipped": Arm("baseline", "no clipping: KL-Cov with share 0", settings("unclipped", 0.05)),
         "entropy bonus": Arm("baseline", "GRPO with an entropy bonus", settings("entropy bonus", 0.05)),
     },
     {

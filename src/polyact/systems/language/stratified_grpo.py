@@ -143,11 +143,13 @@ TABLE = Experiment(
     measure_table,
     ARMS,
     {
-        "smoke": Scale(2, {"prompts": 4, "steps": 5, "rate": 0.05, "searching": 0.25}),
-        "laptop": Scale(20, {"prompts": 32, "steps": 400, "rate": 0.05, "searching": 0.25}),
+        "smoke": Scale(2, {"prompts": 4, "steps": 5, "rate": 128.0, "searching": 0.25}),
+        "laptop": Scale(20, {"prompts": 32, "steps": 400, "rate": 128.0, "searching": 0.25}),
     },
     "tablelm, guess or search: a guess is right with 0.4, a search pays once the one useful token of 8 is known",
-    Budget("400 batches of 32 prompts x 8 answers", "400 Adam steps", "a table of logits", "one learning rate for all arms"),
+    Budget(
+        "400 batches of 32 prompts x 8 answers", "400 steps of plain descent", "a table of logits", "one learning rate for all arms"
+    ),
 )
 SEARCHING = Experiment(
     measure_transformer,
