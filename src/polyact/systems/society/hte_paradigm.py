@@ -4,6 +4,11 @@ Three steps in this order. Detect: a randomisation test of equal effects that us
 of effects each covariate explains, corrected for sampling error and for looking at many. Characterise: the distribution of effects as
 a mixture over the segments that were surfaced. The paper fixes the steps; the statistics are those of Ding, Feller and Miratrix (2016,
 2019), in `evaluation/experiments/`. `heterogeneity` runs all three and says what it found as a report.
+
+Measured on 200 data sets: at 5% the test rejects equal effects in 2.5% (Kolmogorov-Smirnov without the shift in all), effects 0 and 2
+in all, but effects 0.5 and 1.5 only in 21%; that adjusting for covariates helps there was not shown (26%, interval of the gain -4 to
+13%). The covariate behind the effects ranks first in all; 4% of the named ones are wrong, 20% without the correction, 22% by hand.
+Segments' effects are off by 0.046 on average, against 0.5 for one average.
 """
 
 from __future__ import annotations
