@@ -8,6 +8,11 @@ value of z is then what acting so really earns.
 Here for tables, and on all of the data at every step: policy, value and prior are regressions on tables, which have closed forms; the
 posterior q(z | trajectory) descends while the energies f, which measure the forbidden information, ascend with an optimiser of their own.
 (One optimiser for both, as in the released tabular script, would also train the posterior to leak.)
+
+Measured: in bandits it earns 0.998 of the best arm's pay where conditioning on the return earns half, and on the frozen lake it arrives in
+20% of the crossings, conditioning on return in 16%, cloning in 10%. What it promises there is still too much, 0.39, for a little luck
+leaks through, but far nearer than the 1 of the others. Without the constraint the latent picks what was lucky and earns less than the
+coin toss of the bandits.
 """
 
 from __future__ import annotations

@@ -4,6 +4,11 @@
 TQ says how well the recorded trajectories do, SACo how much of what an online learner came to see they cover. Cloning needs the first,
 Q-learning the second, and constrained Q-learning one of the two. The measures are `polyact.data.measures`; here they are put to the test:
 five kinds of data from each of several worlds, offline learners trained on all of them, and how well each measure foretells the scores.
+
+Measured over 15 data sets from three small worlds: trajectory quality foretells cloning (correlation 0.90), and so does the plain mean
+return (0.89), because the worlds pay alike. DQN follows coverage (0.35) rather than quality (-0.15), but so unsteadily over seeds that it
+is not shown. CQL does not follow the larger of both (0.44): with its best weight it fails on random data only, so quality alone says
+more (0.60).
 """
 
 from __future__ import annotations
@@ -267,7 +272,7 @@ EXPERIMENT = Experiment(
         "TQ shuffled": Arm("ablation", "trajectory quality of other data sets", Predictor(_quality, shuffled=True)),
         "SACo shuffled": Arm("ablation", "coverage of other data sets", Predictor(_coverage, shuffled=True)),
     },
-    scales={"smoke": Scale(2, Sizes(4000, 400, 20)), "laptop": Scale(6, Sizes(4000, 1000, 1000))},
+    scales={"smoke": Scale(2, Sizes(4000, 400, 20)), "laptop": Scale(8, Sizes(4000, 1000, 1000))},
     testbed="four rooms, a maze and a yard, deterministic and with one start; random, mixed, replay, noisy and expert data from each",
     budget=Budget(
         data="1000 steps in each of the 15 data sets of a seed, the same for all learners; online Q-learning saw 4000",
