@@ -3,6 +3,11 @@
 TD3 whose actor pays for the distance to the action of the nearest stored pair of state and action. Near means near in both: `beta` says
 how much a state's distance weighs. Where only bad actions were recorded a good action of a neighbouring state can be borrowed, which
 neither cloning nor a constraint on the support allows, while actions that nobody ever took nearby stay expensive.
+
+Measured: on the line, where every other cell holds bad actions only, it scores 77, SPOT 27, TD3+BC 25, IQL 7, all tuned over one grid;
+with beta 100 it is TD3+BC again (18). With beta 0.1 it scores 92: there any recorded pace is safe everywhere. Its critic stays below what
+is earned, TD3's far above. On ordinary data of point navigation it scored 70 and TD3+BC 54, with so much spread over seeds that "no worse"
+is not shown.
 """
 
 from __future__ import annotations
