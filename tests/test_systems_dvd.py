@@ -43,7 +43,7 @@ def test_the_straight_way_is_a_trap_and_the_way_around_is_worth_it():
 def test_goals_on_a_ring_are_worth_the_same():
     env = ring_of_goals(4)
     _, step = env.step(jnp.zeros(2), jnp.zeros(2), KEY)
-    assert float(step.reward) == pytest.approx(-0.8, rel=1e-3)
+    assert float(step.reward) == pytest.approx(-0.9, rel=1e-3)
     assert step.info["goal"].shape == (4,)
 
 

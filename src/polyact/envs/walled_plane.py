@@ -72,8 +72,8 @@ class WalledPlane(Drawable):
         return np.asarray(observation)
 
 
-def ring_of_goals(count: int = 4, radius: float = 0.8, horizon: int = 50) -> WalledPlane:
+def ring_of_goals(count: int = 4, radius: float = 0.9, horizon: int = 50) -> WalledPlane:
     """No walls, and goals evenly around the start in the middle: all are worth the same."""
     angle = 2 * np.pi * np.arange(count) / count
     goals = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-    return WalledPlane(np.zeros((0, 4)), goals, np.zeros(2), horizon=horizon)  # pyright: ignore[reportArgumentType]
+    return WalledPlane(np.zeros((0, 4)), goals, np.zeros(2), goal_radius=0.15, horizon=horizon)  # pyright: ignore[reportArgumentType]

@@ -241,9 +241,9 @@ class Way(eqx.Module):
 
 
 TASKS = {
-    "wall": Task(WalledPlane, 60),
+    "wall": Task(WalledPlane, 120),
     "pendulum": Task(Pendulum, 60),
-    "goals": Task(ring_of_goals, 40),
+    "goals": Task(ring_of_goals, 50),
 }
 CLOSE = 0.05 * 2  # within 5% of the range of actions
 
@@ -287,7 +287,7 @@ EXPERIMENT = Experiment(
     scales={"smoke": Scale(2, Size(5, 0.05)), "laptop": Scale(10, Size(50, 1.0))},
     testbed="a plane with a wall across the straight way, pendulum, a plane with four equal goals",
     budget=Budget(
-        data="5 members, 100 perturbed episodes of each in every iteration; 60 iterations (four goals: 40)",
+        data="5 members, 100 perturbed episodes of each in every iteration; 120 iterations (pendulum 60, four goals 50)",
         steps="one step of each member an iteration",
         network="two hidden layers of 16, tanh",
         tuning="kernel width and length of the wall on seeds below 1000, alike for every arm; rate, sigma and weights are the card's",
@@ -306,10 +306,17 @@ CLAIMS = (
     ),
     Claim(
         "diversity-does-it",
-        "DvD gets past at more seeds than the same population without diversity and than with mean distances",
+        "DvD gets past at more seeds, by at least 30 of 100, than the same population without diversity",
         EXPERIMENT,
         "solved",
-        Beats("dvd", {"no diversity": 0.3, "mean distance": 0.0}),
+        Beats("dvd", {"no diversity": 0.3}),
+    ),
+    Claim(
+        "volume-beats-distance",
+        "DvD gets past at more seeds than with mean distances",
+        EXPERIMENT,
+        "solved",
+        Beats("dvd", {"mean distance": 0.0}),
     ),
     Claim(
         "no-duplicates",

@@ -374,7 +374,7 @@ def _experiment(world: Callable[[int], Tabular], testbed: str) -> Experiment:
             data="6000 episodes of 5 steps (laptop)",
             steps="a plan before every episode",
             network="none: counts of transitions for each step of the episode",
-            tuning="none: the width 0.05 H sqrt(L / n) is the card's, alike for every arm and for optimism and caution",
+            tuning="width 0.05 H sqrt(L / n) for every arm, for optimism and caution; size of the worlds on seeds below 1000",
         ),
         runner="threads",
     )
@@ -390,7 +390,7 @@ def _claims(experiment: Experiment, where: str) -> tuple[Claim, ...]:
     return (
         Claim(
             f"{where}-safe-stepmix",
-            "no episode that StepMix plays is expected to earn less than the floor",
+            f"{where}: no episode that StepMix plays is expected to earn less than the floor",
             experiment,
             "violations",
             Always("stepmix", high=0),
@@ -398,7 +398,7 @@ def _claims(experiment: Experiment, where: str) -> tuple[Claim, ...]:
         ),
         Claim(
             f"{where}-safe-epsmix",
-            "no episode that EpsMix plays is expected to earn less than the floor",
+            f"{where}: no episode that EpsMix plays is expected to earn less than the floor",
             experiment,
             "violations",
             Always("epsmix", high=0),
@@ -406,7 +406,7 @@ def _claims(experiment: Experiment, where: str) -> tuple[Claim, ...]:
         ),
         Claim(
             f"{where}-optimism-violates",
-            "optimistic value iteration breaks the floor in at least 20 episodes",
+            f"{where}: optimistic value iteration breaks the floor in at least 20 episodes",
             experiment,
             "violations",
             Always("optimistic", low=20),
@@ -414,7 +414,7 @@ def _claims(experiment: Experiment, where: str) -> tuple[Claim, ...]:
         ),
         Claim(
             f"{where}-regret-stepmix",
-            "StepMix's regret is at most 0.6 of the safe policy's and at most 4 times that of optimism",
+            f"{where}: StepMix's regret is at most 0.6 of the safe policy's and at most 4 times that of optimism",
             experiment,
             "regret",
             Beats("stepmix", {"safe": 1 / 0.6, "optimistic": 0.25}, ratio=True),
@@ -422,7 +422,7 @@ def _claims(experiment: Experiment, where: str) -> tuple[Claim, ...]:
         ),
         Claim(
             f"{where}-regret-epsmix",
-            "EpsMix's regret is at most 0.6 of the safe policy's and at most 4 times that of optimism",
+            f"{where}: EpsMix's regret is at most 0.6 of the safe policy's and at most 4 times that of optimism",
             experiment,
             "regret",
             Beats("epsmix", {"safe": 1 / 0.6, "optimistic": 0.25}, ratio=True),
@@ -430,7 +430,7 @@ def _claims(experiment: Experiment, where: str) -> tuple[Claim, ...]:
         ),
         Claim(
             f"{where}-levels-off",
-            "over the second half StepMix's regret grows with an exponent of at most 0.3",
+            f"{where}: over the second half StepMix's regret grows with an exponent of at most 0.3",
             experiment,
             "growth",
             Always("stepmix", high=0.3),
@@ -438,7 +438,7 @@ def _claims(experiment: Experiment, where: str) -> tuple[Claim, ...]:
         ),
         Claim(
             f"{where}-intervals-do-it",
-            "without intervals the floor is broken at more seeds",
+            f"{where}: without intervals the floor is broken at more seeds",
             experiment,
             "any",
             Beats("stepmix", {"point estimates": 0.0}),
