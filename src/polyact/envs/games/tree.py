@@ -72,43 +72,33 @@ def build(root: Any, players: int, actions: int) -> Tree:
 
     Raises PolyactError when histories of one information state have different legal actions or depths.
     """
-    parent, action, chance, player, state, payoff, level = [-1], [-1], [1.0], [], [], [], [0]
-    states = _States(actions)
-    layer: list[Any] = [root]
+    reached: list[tuple[int, int, float]] = [(-1, -1, 1.0)]  # parent, action, nature's probability
+    moves: list[tuple[int, int]] = []  # who moves, in which information state
+    payoff: list[np.ndarray] = []
+    level, layer, states = [0], [root], _States(actions)
     while layer:
-        following = []
+        following: list[Any] = []
         for here, node in enumerate(layer, start=level[-1]):
-            match node:
-                case Chance(probabilities=probabilities):
-                    mover, number, steps = CHANCE, -1, [(k, float(p)) for k, p in enumerate(probabilities) if p > 0]
-                case Choice(player=mover):
-                    number, steps = states.number(node, len(level) - 1), [(k, 1.0) for k in node.actions]
-                case _:
-                    mover, number, steps = END, -1, []
-            player.append(mover)
-            state.append(number)
+            mover, state, steps = _move(node, len(level) - 1, states)
+            moves.append((mover, state))
             payoff.append(np.asarray(node, float) if mover == END else np.zeros(players))
-            for k, probability in steps:
-                following.append(node.follow(k))
-                parent.append(here)
-                action.append(k)
-                chance.append(probability)
+            reached += [(here, k, probability) for k, probability in steps]
+            following += [node.follow(k) for k, _ in steps]
         level.append(level[-1] + len(layer))
         layer = following
-    owner, depth, legal, names = states.arrays()
-    return Tree(
-        np.array(parent),
-        np.array(action),
-        np.array(player),
-        np.array(state),
-        np.array(chance),
-        np.stack(payoff),
-        np.array(level),
-        owner,
-        depth,
-        legal,
-        names,
-    )
+    parent, action, chance = map(np.array, zip(*reached, strict=True))
+    player, state = map(np.array, zip(*moves, strict=True))
+    return Tree(parent, action, player, state, chance, np.stack(payoff), np.array(level), *states.arrays())
+
+
+def _move(node: Any, depth: int, states: _States) -> tuple[int, int, list[tuple[int, float]]]:
+    """Who moves at a node, in which information state, and the steps that may follow with nature's probability of each."""
+    match node:
+        case Chance(probabilities=probabilities):
+            return CHANCE, -1, [(k, float(p)) for k, p in enumerate(probabilities) if p > 0]
+        case Choice(player=player):
+            return player, states.number(node, depth), [(k, 1.0) for k in node.actions]
+    return END, -1, []
 
 
 class _States:
