@@ -75,15 +75,18 @@ def test_barrier_of_a_parabola_and_of_a_double_well():
         return policy.network.last.bias[0]
 
     one, other = (eqx.tree_at(lambda p: p.network.last.bias, p, jnp.array([at])) for p, at in ((one, -1.0), (other, 1.0)))
-    assert barrier(one, other, lambda p: place(p) ** 2) == pytest.approx(0, abs=1e-6)
+    assert barrier(one, other, lambda p: place(p) ** 2) == pytest.approx((2 / 3) ** 2 - 1, abs=1e-6)
     assert barrier(one, other, lambda p: (place(p) ** 2 - 1) ** 2) == pytest.approx(1, abs=1e-6)
 
 
 def test_aligned_copies_have_no_barrier():
-    policy = folded(eqx.tree_at(lambda p: p.out.weight, member(3), replace_fn=lambda w: w / 10))
+    policy = folded(member(3))
     data = demonstrations(WORLDS[0], jax.random.key(0), 4)
+    outputs = jax.jit(jax.vmap(lambda seen: policy.unroll(seen, policy.cell.start())[0]))(data.observation)
+    own = eqx.tree_at(lambda d: d.action, data, jnp.tanh(outputs))
     pair = [policy, shuffled(policy, 1)]
-    assert _barrier(pair, True, data) == pytest.approx(0, abs=1e-5)
+    assert _barrier(pair, True, own) == pytest.approx(0, abs=1e-5)
+    assert _barrier(pair, False, own) > 1e-3
 
 
 def test_members_learn_side_by_side_from_their_own_data():

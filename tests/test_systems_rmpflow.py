@@ -11,7 +11,7 @@ from polyact.policies.motion.tree import Each, Through, Together, acceleration
 from polyact.systems.robots.rmpflow import ARM, FAR, Pull, Repulsion, Unhurried, arm_scene, point_scene, summed, unbent
 
 X, V = jnp.array([0.4, -0.3]), jnp.array([0.7, 0.5])
-WANTED, UNBENT = (eqx.filter_jit(lambda rule, f=f: f(rule, X, V)) for f in (acceleration, unbent))
+WANTED, UNBENT, SUMMED = (eqx.filter_jit(lambda rule, f=f: f(rule, X, V)) for f in (acceleration, unbent, summed))
 DISC = Distances(jnp.array([[0.0, 0.0]]), jnp.array([0.3]))
 
 
@@ -51,8 +51,8 @@ def test_an_obstacle_that_is_left_counts_the_same_for_the_static_metric_alone():
 
 def test_a_sum_of_accelerations_ignores_metrics():
     heavy, light = (Through(Offset(jnp.ones(2)), Attractor(near=w, far=w)) for w in (100.0, 1.0))
-    np.testing.assert_allclose(summed(heavy, X, V), summed(light, X, V), rtol=1e-4)
-    np.testing.assert_allclose(summed(Together((heavy, light)), X, V), 2 * summed(light, X, V), rtol=1e-4)
+    np.testing.assert_allclose(SUMMED(heavy), SUMMED(light), rtol=1e-4)
+    np.testing.assert_allclose(SUMMED(Together((heavy, light))), 2 * SUMMED(light), rtol=1e-4)
 
 
 def test_scenes_leave_room():

@@ -18,9 +18,9 @@ class PointMotion(Policy):
     """Steers the point of `PointNavigation` to its goal, past its obstacles."""
 
     env: PointNavigation
-    goal: Dynamics = Attractor(gain=5.0, damper=4.0, sharpness=3.0)
-    obstacle: Dynamics = Barrier()
-    damper: Dynamics = Damper()
+    goal: Dynamics = Attractor(gain=20.0, damper=7.0, far=7.0, sharpness=6.5)
+    obstacle: Dynamics = Barrier(rest=1.0, damper=0.1)
+    damper: Dynamics = Damper(weight=0.002)
 
     def rules(self, goal: Float[Array, "2"]) -> Rule:
         """Come to the goal, keep clear of every obstacle, slow down."""
@@ -55,9 +55,9 @@ class ArmMotion(Policy):
 
     env: Reacher
     obstacles: Float[Array, "K 3"]
-    goal: Dynamics = Attractor(gain=5.0, damper=4.0, sharpness=3.0)
-    obstacle: Dynamics = Barrier()
-    damper: Dynamics = Damper()
+    goal: Dynamics = Attractor(gain=24.0, damper=7.0, far=4.0, sharpness=1.5)
+    obstacle: Dynamics = Barrier(rest=0.07, alpha=2e-5, damper=1.3)
+    damper: Dynamics = Damper(weight=0.01)
     points: int = eqx.field(static=True, default=2)
 
     def rules(self, target: Float[Array, "2"]) -> Rule:
