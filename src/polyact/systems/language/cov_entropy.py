@@ -184,9 +184,12 @@ def measure_decoy(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepared: N
     return {"reward": world.expected(policy.probabilities).mean(), "entropy": metrics["exact_entropy"][sizes["steps"] // 4]}
 
 
+CHAINS = ModChain(modulus=5, fewest=1, most=3)
+
+
 def warm_policy(key: PRNGKeyArray, sizes: Sizes) -> TransformerLM:
     """Shown right chains for a while: some 30 % of its answers are right."""
-    world, keys = ModChain(), jax.random.split(key, 3)
+    world, keys = CHAINS, jax.random.split(key, 3)
     tokens, mask = jax.vmap(world.demonstration)(questions(world, 8192, keys[0]))
     plan = Transformer(width=64, depth=2, heads=4, expansion=2, context=world.length)
     policy = TransformerLM.create(world.vocabulary, plan, keys[1])
@@ -197,9 +200,9 @@ def measure_law(key: PRNGKeyArray, loss: Loss, sizes: Sizes, prepared: Transform
     """`r2` of the law over the whole run; `missed`: how far the ceiling predicted from the first third is from that of the whole run;
     `before`, `after`: pass@1.
     """
-    world, keys = ModChain(), jax.random.split(key, 2)
+    world, keys = CHAINS, jax.random.split(key, 2)
     judged = questions(world, sizes["judged"], keys[0])
-    learner = TokenLearner(loss=loss, optimiser=Optimiser(learning_rate=sizes["rate"]), minibatches=2)
+    learner = TokenLearner(loss=loss, optimiser=Optimiser(learning_rate=sizes["rate"], clip_norm=1.0), minibatches=2)
     _, metrics = improve(
         learner,
         prepared,

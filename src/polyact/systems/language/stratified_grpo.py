@@ -93,9 +93,9 @@ def measure_table(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepared: N
 
 def warm_policy(key: PRNGKeyArray, sizes: Sizes) -> TransformerLM:
     """Knows the form of a conversation: mostly guesses, sometimes searches, and then seldom makes use of what it found."""
-    world, keys = SearchQA(), jax.random.split(key, 4)
+    world, keys = SearchQA(luck=sizes["luck"]), jax.random.split(key, 4)
     asked = questions(world, 4096, keys[0])
-    show = jax.vmap(lambda question, k: world.demonstration(question, k, (0.6, 0.2, 0.2), 0.3))
+    show = jax.vmap(lambda question, k: world.demonstration(question, k, sizes["searches"], sizes["understood"]))
     tokens, mask = show(asked, jax.random.split(keys[1], 4096))
     policy = TransformerLM.create(
         world.vocabulary, Transformer(width=48, depth=2, heads=4, expansion=2, context=world.length), keys[2]
@@ -105,7 +105,8 @@ def warm_policy(key: PRNGKeyArray, sizes: Sizes) -> TransformerLM:
 
 def measure_transformer(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepared: TransformerLM) -> dict[str, Array]:
     """`accuracy`, and `calls` per question, on fresh two-hop questions; `before`: accuracy of the warm start."""
-    world, hard, keys = SearchQA(), SearchQA(hops=(2,)), jax.random.split(key, 3)
+    world, hard = (SearchQA(luck=sizes["luck"], hops=hops) for hops in ((1, 2), (2,)))
+    keys = jax.random.split(key, 3)
     learner = learner_of(chosen, world.search, Optimiser(learning_rate=sizes["rate"]))
     policy, _ = improve(
         learner,
@@ -113,7 +114,7 @@ def measure_transformer(key: PRNGKeyArray, chosen: Settings, sizes: Sizes, prepa
         world,
         lambda k: questions(world, sizes["prompts"], k),
         steps=sizes["steps"],
-        group=8,
+        group=sizes["group"],
         key=jax.random.fold_in(keys[0], 1),
     )
     asked = questions(hard, sizes["judged"], keys[1])
@@ -151,14 +152,15 @@ TABLE = Experiment(
         "400 batches of 32 prompts x 8 answers", "400 steps of plain descent", "a table of logits", "one learning rate for all arms"
     ),
 )
+WARM = {"luck": 0.5, "searches": (0.4, 0.3, 0.3), "understood": 0.3}
 SEARCHING = Experiment(
     measure_transformer,
     ARMS,
     {
-        "smoke": Scale(2, {"prompts": 4, "steps": 3, "rate": 1e-3, "warm": 5, "judged": 32}),
-        "laptop": Scale(4, {"prompts": 32, "steps": 100, "rate": 1e-3, "warm": 400, "judged": 1024}),
+        "smoke": Scale(2, {"prompts": 4, "steps": 3, "rate": 1e-3, "warm": 5, "judged": 32, "group": 8} | WARM),
+        "laptop": Scale(4, {"prompts": 32, "steps": 100, "rate": 1e-3, "warm": 400, "judged": 1024, "group": 8} | WARM),
     },
-    "searchqa: one and two hops, 8 entities, a third of the facts guessable; judged on two hops",
+    "searchqa: one and two hops, 8 entities, half of the facts guessable; judged on two hops",
     Budget(
         "100 batches of 32 questions x 8 answers", "100 Adam steps", "transformer, 2 layers of 48", "one learning rate for all arms"
     ),
