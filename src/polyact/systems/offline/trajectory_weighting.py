@@ -3,6 +3,12 @@
 Offline learners stay close to whoever recorded the data, which in a mixture is mostly somebody bad. Weighting every trajectory by the
 exponential of its return (RW), or of its return minus what its start lets expect (AW), makes the data look as if recorded by a better
 policy. In deterministic worlds the returns are the policy's; in others a trajectory may only have been lucky, which is measured here too.
+
+Measured: with 5% experts among random trajectories of point navigation TD3+BC goes from 13 (uniform) to 82 (AW) and IQL from 8 to 73, with
+10% to 94 and 91; the best tenth alone reaches 45 and 55. With 1%, one or two expert trajectories, nothing helps (9). On the pendulum IQL
+needs no weights (69 and 72), which leaves its mean gain of 36 too unsteady to be shown. Where one unsteady policy recorded everything AW
+costs nothing that 6 seeds could tell. In a gusty grid weighting still finds the optimal trajectories, and of one policy's it prefers the
+lucky ones: they promise 9 points too much, and cloning them is 7 points better all the same.
 """
 
 from __future__ import annotations
@@ -223,10 +229,10 @@ def _measure(key: PRNGKeyArray, arm: tuple[str, Method], sizes: Sizes, prepared:
 def _arms() -> dict[str, Arm]:
     """With the alpha of TD3+BC and the inverse temperature of IQL that were best for each on the tuning seeds."""
     weightings = {
-        "AW": ("system", "weighted by the advantage over what the start lets expect", advantage, 0.1, 3.0),
+        "AW": ("system", "weighted by the advantage over what the start lets expect", advantage, 0.1, 1.0),
         "RW": ("system", "weighted by return", returns, 0.1, 1.0),
         "top": ("baseline", "the best tenth of the trajectories only", best_tenth, 0.1, 3.0),
-        "half": ("baseline", "half of a batch from the best tenth", half_and_half, 0.5, 3.0),
+        "half": ("baseline", "half of a batch from the best tenth", half_and_half, 0.5, 10.0),
     }
     arms = {
         f"{name} uniform": Arm("ablation", f"{name}, every step alike", (name, Method(UNIFORM[name], uniform))) for name in UNIFORM
@@ -247,7 +253,7 @@ EXPERIMENT = Experiment(
         data="6000 steps for each data set, the same for all arms of a seed",
         steps="3000 updates with batches of 128",
         network="2 layers of 64",
-        tuning="TD3+BC's alpha of 0.1, 0.5, 2.5 and IQL's inverse temperature of 1, 3, 10 for each arm, by the mean of 2 or 3 tuning seeds",
+        tuning="TD3+BC's alpha of 0.1, 0.5, 2.5 and IQL's inverse temperature of 1, 3, 10 for each arm, by the mean of 3 tuning seeds",
     ),
     runner="threads",
 )
