@@ -51,10 +51,11 @@ def _train(name: str, settings: Json, seed: int, options: Options) -> Json:
     from polyact.acting.rollout import rollout
     from polyact.envs.pendulum import Pendulum
     from polyact.learning import catalogue
+    from polyact.learning.program import release_programs
     from polyact.learning.train import train
     from polyact.policies.base import greedy
 
-    jax.clear_caches()
+    release_programs()
     env, key = Pendulum(), jax.random.key(1000)
     seen = {"judging": 0.0, "evaluations": 0, "return": float("-inf")}
     learner = catalogue.learner(name, settings["learner"])

@@ -2,8 +2,18 @@
 
 import os
 
+import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("NPROC", "8")  # threads of XLA's pool: see polyact.claims.harness.more_threads
 
 install_import_hook("polyact", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """A worker compiles more programs than a process has memory maps for."""
+    yield
+    from polyact.learning.program import release_programs
+
+    release_programs(unless_fewer_maps_than=20_000)

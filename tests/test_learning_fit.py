@@ -182,6 +182,15 @@ def test_a_second_run_of_the_same_shapes_compiles_nothing(source):
     assert compiled == []
 
 
+def test_programs_let_go_are_compiled_again_to_the_same_result(source):
+    before = fit(bc(), source, steps=4, key=KEY, batch_size=8)
+    program.release_programs(unless_fewer_maps_than=10**9)
+    assert program._PROGRAMS
+    program.release_programs()
+    assert not program._PROGRAMS
+    assert same(before.policy, fit(bc(), source, steps=4, key=KEY, batch_size=8).policy)
+
+
 def test_one_compilation_however_many_intervals(source):
     Counting.traces.clear()
     fit(Counting(), source, steps=47, key=KEY, batch_size=4, report_every=5, seeds=2)

@@ -10,6 +10,7 @@ from polyact.claims.claim import SCALES, Always, Beats, Budget, Within
 from polyact.claims.harness import experiments, more_threads
 from polyact.claims.run import Result, run_claims
 from polyact.errors import PolyactError, unknown
+from polyact.learning.program import release_programs
 from polyact.systems import catalogue
 
 
@@ -38,6 +39,8 @@ def run(command: ClaimOf) -> None:
             failed[slug] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             print(f"polyact: {slug}: {failed[slug]}", file=sys.stderr)
             continue
+        finally:
+            release_programs(unless_fewer_maps_than=20_000)
         results += found
         if any(result.measured.interrupted for result in found):
             interrupted = True
