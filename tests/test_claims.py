@@ -195,6 +195,14 @@ def test_a_record_keeps_what_was_shown(tmp_path):
     assert "over ablation" in record.effect_line(last, last["effects"][0])
 
 
+def test_saying_what_came_out_does_not_make_a_file_another(tmp_path):
+    before, after, other = (tmp_path / name for name in ("before.py", "after.py", "other.py"))
+    before.write_text('"""A system."""\n\nCARD = 1\n')
+    after.write_text('"""A system.\n\nMeasured: it holds.\n"""\n\nCARD = 1\n')
+    other.write_text('"""A system."""\n\nCARD = 2\n')
+    assert record.text_hash(before) == record.text_hash(after) != record.text_hash(other)
+
+
 def test_smoke_runs_and_tuning_seeds_are_not_recorded(tmp_path):
     source = tmp_path / "toy.py"
     source.write_text("")
