@@ -272,7 +272,7 @@ def draw_from(table: Table, sampling: Sampling) -> Draw:
     """The Draw of a table for one way of sampling: each source gets its weight, its eligible steps share it by their own weights."""
     eligible = sampling.eligible(table.index)
     own = np.ones(len(eligible)) if table.weights is None else table.weights
-    source = np.asarray(table.index.sources[table.index.episodes])
+    source = np.asarray(table.index.sources)[np.asarray(table.index.episodes)]
     totals = np.bincount(source, own * eligible, minlength=len(table.shares))
     empty = [table.names[number] for number in np.flatnonzero(totals == 0)]
     if empty:

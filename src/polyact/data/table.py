@@ -185,10 +185,8 @@ def _index(sources: Sequence[Source]) -> Index:
         raise DataError(f"{lengths.sum()} steps are more than 32-bit row numbers can address; split the mixture")
     successors = np.concatenate([_successors(source) for source in sources])
     numbers = np.repeat(np.arange(len(sources)), [source.episodes.count for source in sources])
-    device = [
-        jnp.asarray(a, jnp.int32) for a in (np.repeat(np.arange(len(lengths)), lengths), starts, lengths, successors, numbers)
-    ]
-    return Index(*device)
+    columns = (np.repeat(np.arange(len(lengths)), lengths), starts, lengths, successors, numbers)
+    return Index(*(jnp.asarray(column.astype(np.int32)) for column in columns))
 
 
 def _successors(source: Source) -> np.ndarray:

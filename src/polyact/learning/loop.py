@@ -11,7 +11,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from polyact.errors import PolyactError, TrainingError
@@ -134,7 +133,7 @@ def _ill(states: list[Carry], hooks: Hooks) -> list[int]:
     """The seeds whose policy has weights that are not finite."""
     policies = [hooks.policy(state) for state in states] if hooks.policy else []
     numbers = [jax.tree.leaves(eqx.filter(policy, eqx.is_inexact_array)) for policy in policies]
-    return [seed for seed, leaves in enumerate(numbers) if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)]
+    return [seed for seed, leaves in enumerate(numbers) if not all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves)]
 
 
 def _keep(done: int, states: list[Carry], history: list[Record], hooks: Hooks) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from polyact.learning.fleet import (
@@ -86,7 +87,7 @@ def release_programs(unless_fewer_maps_than: int = 0) -> None:
 
 def as_count(number: int) -> Count:
     """A Python number as what a compiled program takes, so that another number is not another program."""
-    return jnp.asarray(number, jnp.int32)
+    return jnp.asarray(np.int32(number))
 
 
 class Still:

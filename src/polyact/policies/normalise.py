@@ -35,12 +35,13 @@ class Normaliser(Frozen):
 
         Raises DataError when there are no rows or a value is not finite.
         """
-        return _pooled([array], lambda block: np.reshape(block, (len(block), -1)))
+        mean, std = _pooled([array], lambda block: np.reshape(block, (len(block), -1)))
+        return cls(single(mean), single(std))
 
     @classmethod
     def identity(cls, width: int) -> "Normaliser":
         """The normaliser that changes nothing, said out loud."""
-        return cls(jnp.zeros(width), jnp.ones(width))
+        return cls(single(np.zeros(width)), single(np.ones(width)))
 
     @property
     def width(self) -> int:
@@ -107,9 +108,9 @@ class ActionScale(Frozen):
             raise PolyactError(f"action statistics have width {statistics.width}, expected {len(low)}")
         known = Normaliser.identity(len(low)) if statistics is None else statistics
         low, high = np.where(finite, low, 0), np.where(finite, high, 0)
-        center = jnp.where(finite, jnp.asarray((low + high) / 2, jnp.float32), known.mean)
-        scale = jnp.where(finite, jnp.asarray((high - low) / 2, jnp.float32), known.std)
-        return cls(center, scale, tuple(bool(entry) for entry in finite))
+        center = np.where(finite, (low + high) / 2, np.asarray(known.mean))
+        scale = np.where(finite, (high - low) / 2, np.asarray(known.std))
+        return cls(single(center), single(scale), tuple(bool(entry) for entry in finite))
 
     @property
     def width(self) -> int:
@@ -141,11 +142,11 @@ def _columns(sources: Sequence[Source]) -> dict[str, Normaliser]:
         if not recorded:
             continue
         space = input_space(joined_space(recorded, f"{column}_space"))
-        kept = jnp.asarray(numeric(space))  # an error for a space without a width, before anything of that width is made
+        kept = np.asarray(numeric(space))  # an error for a space without a width, before anything of that width is made
         rows = _encoder(space)
         arrays = [getattr(source.episodes, column) for source in recorded]
-        pooled = _pooled(arrays, lambda block, rows=rows: np.asarray(rows(block)))
-        found[column] = Normaliser(jnp.where(kept, pooled.mean, 0.0), jnp.where(kept, pooled.std, 1.0))
+        mean, std = _pooled(arrays, lambda block, rows=rows: np.asarray(rows(block)))
+        found[column] = Normaliser(single(np.where(kept, mean, 0)), single(np.where(kept, std, 1)))
     return found
 
 
@@ -155,7 +156,13 @@ def _encoder(space: Space) -> Callable[[Any], Array]:
     return jax.jit(jax.vmap(partial(encode, space)))
 
 
-def _pooled(arrays: Sequence[Any], rows: Callable[[Any], np.ndarray]) -> Normaliser:
+def single(values: np.ndarray) -> Array:
+    """Numbers of the host on the device in single precision, converted before they get there: no program is compiled for it."""
+    return jnp.asarray(np.asarray(values, np.float32))
+
+
+def _pooled(arrays: Sequence[Any], rows: Callable[[Any], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column, block by block."""
     count, mean, squares = 0, np.zeros(1), np.zeros(1)
     for block in _blocks(arrays):
         block = np.asarray(rows(block), np.float64)
@@ -170,8 +177,7 @@ def _pooled(arrays: Sequence[Any], rows: Callable[[Any], np.ndarray]) -> Normali
     if not count:
         raise DataError("can't take statistics of no rows")
     std = np.sqrt(squares / count)
-    std = np.where(std > 1e-6 * np.maximum(1, np.abs(mean)), std, 1.0)
-    return Normaliser(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+    return mean, np.where(std > 1e-6 * np.maximum(1, np.abs(mean)), std, 1.0)
 
 
 def _blocks(arrays: Sequence[Any]) -> Iterable[Any]:
