@@ -19,10 +19,10 @@ from polyact.envs.wrappers import idle_action
 from polyact.errors import PolyactError
 from polyact.policies.base import ChunkPolicy, Memory, Policy, Reporting
 from polyact.spaces import Space
+from polyact.timing import FALLBACKS, check_rate, check_word, due
 
 Latency = float | np.ndarray | str | None  # seconds, samples of seconds, or "measured"
-Fallback = str  # one of FALLBACKS
-FALLBACKS = ("hold", "zero", "chunk")
+Fallback = str  # one of timing.FALLBACKS
 
 
 class Pending(eqx.Module):
@@ -96,13 +96,9 @@ class RealTime(Reporting):
         return memory
 
     def _due(self, plan: Array, age: Array, since: Array, ready: Array, applied: Array) -> tuple[Array, Array]:
-        fresh = ready & (since == 0)
-        if self.fallback == "zero":
-            return jnp.where(fresh, plan[0], idle_action(self.action_space)), ~fresh
-        if self.fallback == "hold":
-            return jnp.where(ready, plan[0], applied), ~fresh
-        playing = ready & (age < self._length())
-        return jnp.where(playing, plan[jnp.clip(age, 0, self._length() - 1)], applied), ~playing
+        place, taken, late = due(jnp, self.fallback, age, since, ready, self._length())
+        other = idle_action(self.action_space) if self.fallback == "zero" else applied
+        return jnp.where(taken, plan[place], other), late
 
     def _length(self) -> int:
         if self.fallback != "chunk":
@@ -129,10 +125,8 @@ def real_time(
     """
     if control_hz is None or latency is None:
         raise PolyactError("acting in real time needs both control_hz (Hz) and latency (seconds, samples, or 'measured')")
-    if not control_hz > 0:
-        raise PolyactError(f"control_hz must be positive, got {control_hz}")
-    if fallback not in FALLBACKS:
-        raise PolyactError(f"fallback is '{fallback}', expected one of {', '.join(FALLBACKS)}")
+    check_rate(control_hz)
+    check_word("fallback", fallback, FALLBACKS)
     if fallback == "chunk" and not isinstance(policy, ChunkPolicy):
         raise PolyactError(f"fallback 'chunk' needs a policy that plans chunks, {type(policy).__name__} does not")
     if isinstance(env.action_space, spaces.Dict | spaces.Tuple | spaces.Text):

@@ -1,0 +1,1 @@
+"""Asking a policy server from a robot: numpy, websockets and msgpack, no JAX."""
