@@ -106,11 +106,12 @@ class ActionScale(Frozen):
             )
         if statistics is not None and statistics.width != len(low):
             raise PolyactError(f"action statistics have width {statistics.width}, expected {len(low)}")
-        known = Normaliser.identity(len(low)) if statistics is None else statistics
         low, high = np.where(finite, low, 0), np.where(finite, high, 0)
-        center = np.where(finite, (low + high) / 2, np.asarray(known.mean))
-        scale = np.where(finite, (high - low) / 2, np.asarray(known.std))
-        return cls(single(center), single(scale), tuple(bool(entry) for entry in finite))
+        center, scale = single((low + high) / 2), single((high - low) / 2)
+        if not finite.all():
+            assert statistics is not None
+            center, scale = jnp.where(finite, center, statistics.mean), jnp.where(finite, scale, statistics.std)
+        return cls(center, scale, tuple(bool(entry) for entry in finite))
 
     @property
     def width(self) -> int:
