@@ -167,6 +167,56 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class Serve:
+    """Serve runs to robots over websockets, speaking openpi's protocol; SIGTERM ends it gracefully, SIGHUP reads the runs again."""
+
+    runs: Positional[tuple[str, ...]]
+    """Folders of runs or of saved policies, as FOLDER or NAME=FOLDER: the first at /, each at /NAME."""
+    host: str = "127.0.0.1"
+    """Address to listen at; one that lets other machines in needs an API key."""
+    port: int = 8000
+    """Port to listen at; 0 for any that is free."""
+    api_key_file: Path | None = None
+    """File with the key that clients must send (default: the variable POLYACT_API_KEY, if set)."""
+    tls_cert: Path | None = None
+    """Certificate chain (PEM), to serve over TLS."""
+    tls_key: Path | None = None
+    """Private key (PEM) of the certificate."""
+    control_hz: float | None = None
+    """Control rate of the robots in Hz: later answers than one interval are replaced by the fallback."""
+    fallback: str = "hold"
+    """What a late answer is replaced by: hold, zero or chunk; needs --control-hz."""
+    window: float = 0.001
+    """Seconds that a request waits for others to share its compiled call."""
+    max_batch: int = 32
+    """Requests that share one compiled call."""
+    number: int = 0
+    """Which of a run's policies to serve."""
+    body: str | None = None
+    """Which body of a policy that has several."""
+    env: str | None = None
+    """Environment whose spaces a policy without a body has (default: the one the run names)."""
+    stochastic: bool = False
+    """Keep the exploration of stochastic policies."""
+    seed: int = 0
+    """What the randomness of connections follows from, unless a client sends a seed."""
+    max_connections: int = 256
+    """Connections open at once."""
+    max_message: int | None = None
+    """Bytes of one message (default: twice what the largest observation needs)."""
+    rate: float = 1000.0
+    """Requests per second on one connection."""
+    idle_timeout: float = 600.0
+    """Seconds without a message after which a connection is closed."""
+    queue: int = 256
+    """Requests per run that may wait; what comes beyond is told that the server is overloaded."""
+    reload: float | None = None
+    """Seconds between looks at whether a run was written again; it is then served without dropping connections."""
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
 class Envs:
     """List the environments, or say what one is."""
 
@@ -222,13 +272,14 @@ class ClaimOf:
     debug: Debug = False
 
 
-Leaf = Demo | Make | Inspect | Convert | Train | Eval | Envs | Learners | Systems | ClaimOf
+Leaf = Demo | Make | Inspect | Convert | Train | Eval | Serve | Envs | Learners | Systems | ClaimOf
 
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Envs, subcommand("envs")]
     | Annotated[Learners, subcommand("learners")]
     | Annotated[Systems, subcommand("systems")]

@@ -18,6 +18,7 @@ MODULES = {
     "Convert": "convert",
     "Train": "train",
     "Eval": "evaluate",
+    "Serve": "serve",
     "Envs": "listing",
     "Learners": "listing",
     "Systems": "systems",
