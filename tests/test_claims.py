@@ -1,6 +1,7 @@
 """The harness of claims: verdicts that follow from the numbers, paired seeds, placebos, records that can be trusted."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from polyact.claims import harness, record
 from polyact.claims.card import Card
 from polyact.claims.claim import Always, Arm, Beats, Experiment, Scale, Within
 from polyact.claims.harness import AGAIN, measure, seeds_from
+from polyact.claims.pages import claims_page
 from polyact.claims.power import power
 from polyact.claims.run import run_claims
 from polyact.claims.verdict import judge, one_sided
@@ -193,6 +195,17 @@ def test_a_record_keeps_what_was_shown(tmp_path):
     assert last["version"]["file"] == record.text_hash(source)
     assert [effect["rival"] for effect in last["effects"]] == ["ablation", "other"]
     assert "over ablation" in record.effect_line(last, last["effects"][0])
+
+
+def test_a_system_holds_by_its_first_claim(tmp_path):
+    second = replace(claim(), name="second")
+    found = [result.to_json() for result in run_claims("toy", [claim(), second], "", progress=False)]
+    assert [entry["headline"] for entry in found] == [True, False]
+    source, file = tmp_path / "toy.py", tmp_path / "record.jsonl"
+    source.write_text("CARD = 1")
+    record.append([found[0] | {"verdict": "fails"}, found[1]], source, file)
+    card = Card("toy", "Toy", "A toy", "", "offline", "learner", "plays", "play()")
+    assert "is its headline; it holds for 0 of 1." in claims_page(record.latest(file), {"toy": card})
 
 
 def test_saying_what_came_out_does_not_make_a_file_another(tmp_path):

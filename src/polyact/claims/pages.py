@@ -72,9 +72,12 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 def _counts(lines: Mapping[tuple[str, str], Json]) -> str:
     found = {verdict: sum(line["verdict"] == verdict for line in lines.values()) for verdict in ("holds", "fails", "not shown")}
-    systems = len({slug for slug, _ in lines})
+    heads = [line for line in lines.values() if line["headline"]]
+    hold = sum(line["verdict"] == "holds" for line in heads)
     return (
-        f"{len(lines)} claims of {systems} systems: " + ", ".join(f"{count} *{verdict}*" for verdict, count in found.items()) + "."
+        f"{len(lines)} claims of {len({slug for slug, _ in lines})} systems: "
+        + ", ".join(f"{count} *{verdict}*" for verdict, count in found.items())
+        + f". The first claim of a system is its headline; it holds for {hold} of {len(heads)}."
     )
 
 

@@ -83,7 +83,7 @@ def append(entries: Iterable[Json], source: Path, file: Path = RECORD) -> None:
             raise PolyactError("a smoke run has no verdict to record; use --scale laptop or paper")
         if min(entry["seeds"]) < 1000:
             raise PolyactError("tuning seeds (below 1000) are not recorded; leave out --first-seed")
-        kept = {k: entry[k] for k in ("slug", "claim", "metric", "better", "test", "verdict", "effects", "power")}
+        kept = {k: entry[k] for k in ("slug", "claim", "headline", "metric", "better", "test", "verdict", "effects", "power")}
         means = {arm: round(float(np.mean(values["values"])), 6) for arm, values in entry["arms"].items()}
         run = {"first_seed": entry["seeds"][0], "seeds": len(entry["seeds"]), "seconds": entry["seconds"], "scale": entry["scale"]}
         lines.append(json.dumps(kept | {"means": means} | run | stamp, ensure_ascii=False) + "\n")

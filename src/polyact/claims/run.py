@@ -14,16 +14,17 @@ from polyact.claims.verdict import Effect, Finding, Verdict, judge
 
 @dataclass(frozen=True)
 class Result:
-    """A claim's finding, the numbers it rests on, and its power."""
+    """A claim's finding, the numbers it rests on, and its power. headline: whether the system stands or falls by this claim."""
 
     slug: str
+    headline: bool
     finding: Finding
     measured: Measured
     scale: str
     power: Power | None
 
     def to_json(self) -> Json:
-        return as_json(self.slug, self.finding, self.measured, self.scale, self.power)
+        return {"headline": self.headline} | as_json(self.slug, self.finding, self.measured, self.scale, self.power)
 
 
 def run_claims(
@@ -38,7 +39,8 @@ def run_claims(
     progress: bool = True,
 ) -> list[Result]:
     """The findings of a system's claims; with `placebo` those of every rival against itself under independent keys, which must come out
-    as 'not shown'. Raises KeyboardInterrupt only when not even one seed was finished.
+    as 'not shown'. The first claim is the headline: the system holds when that one does. Raises KeyboardInterrupt only when not even
+    one seed was finished.
     """
     results: list[Result] = []
     for number, experiment in enumerate(experiments(claims)):
@@ -62,7 +64,8 @@ def run_claims(
         judged = [placebo_of(claim) for claim in own if isinstance(claim.test, Beats)] if placebo else own
         for claim in judged:
             finding = _placebo_finding(claim, measured) if placebo else judge(claim, measured.values)
-            results.append(Result(slug, finding, measured, scale, power(finding, measured.values) if not placebo else None))
+            chance = None if placebo else power(finding, measured.values)
+            results.append(Result(slug, claim.name == claims[0].name, finding, measured, scale, chance))
         if measured.interrupted:
             break
     return results

@@ -118,6 +118,9 @@ def _tell(results: list[Result], command: ClaimOf) -> None:
     print_table("Claims", ("system", "claim", "needed", "effect [95 %]", "verdict", "power; detectable", "s"), rows)
     if command.scale == "smoke":
         say("A smoke run shows only that everything runs; polyact claim without --scale gives the verdict.")
+    elif heads := [result for result in results if result.headline and not command.placebo]:
+        held = sum(result.finding.verdict == "holds" for result in heads)
+        say(f"The headline claim, a system's first, holds for {held} of {len(heads)} systems.")
 
 
 def _needed(test: Beats | Within | Always) -> str:
