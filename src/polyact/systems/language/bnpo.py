@@ -4,6 +4,12 @@ Rewards are 0 or 1, and a prompt is solved with probability p(q). REINFORCE with
 divides it by sqrt(p (1 - p)), which is (up to a constant) the density of Beta(3/2, 3/2) at p. BNPO divides by the density of a
 Beta(alpha, beta) that follows the distribution of p over prompts: if p ~ Beta(a, b), the variance of the gradient estimate is smallest at
 alpha = 1 + a/3, beta = 1 + b/3. REINFORCE and GRPO are the special cases a = b = 0 and a = b = 3/2.
+
+Measured (5 and 20 seeds from 1000): over 2000 densities neither REINFORCE nor GRPO had less variance anywhere, by the formula and by
+sampling (within 0.6% on average); the geometric mean of the variance was 0.44 of a fixed density's and 0.16 of GRPO's. In training on
+prompts that get solved the gradient norm varied 5.4 times [5.2, 5.6] less than GRPO's in variance, but no less than REINFORCE's (0.99
+times) and a little more than with a density frozen at the start (0.91 times). Final success was 0.6 points below REINFORCE's and 0.7
+below GRPO's, within the point allowed.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,12 @@ An inner loop finds by projected gradient the transition kernel that is worst fo
 and keeps the best iterate. What the adversary may do is a value: rows within L1 balls, for each state and action (`Rows`) or shared by
 the actions of a state (`SharedRows`), or a few parameters that tilt the nominal rows (`Tilt`). Rewards are maximised here; the paper's
 costs are their negatives.
+
+Measured (20 worlds from seed 1000): within 0.03% of robust value iteration after 100 outer steps of rate 0.1, within 0.13% after 500 of
+rate 0.01. The double loop was not needed with an adversary of ordinary rate: one inner step a round did as well in every world. With a
+slow adversary (rate 0.001) 8 of 10 worlds needed it, and the double loop stayed within 0.03%. Knowing of the adversary saved 2.2% [1.5,
+3.1] of the cost in the worst case, where 5% had been expected. The parametric adversary found 7.2 [4.6, 11.4] more cost in the
+inventory by gradient than by as many random draws.
 """
 
 from __future__ import annotations

@@ -5,6 +5,13 @@ follow the safe policy in the first h steps and the optimistic one afterwards. T
 lower confidence bound still reaches the floor is played: they differ in one step only, so the value of the mixture is linear in how often
 that step is the safe one. EpsMix decides once for a whole episode instead. Rewards are known and lie in [0, 1]; transitions are counted for
 each step of the episode apart. Where no safe policy is known, `pessimistic_baseline` makes one from counts of logged episodes.
+
+Measured (10 seeds from 1000): no episode of StepMix or EpsMix was expected to earn less than the floor, in Garnet worlds and in an
+inventory. The regret of StepMix was 0.34 of the safe policy's and 2.9 times that of optimism in Garnet worlds, with a growth exponent
+of 0.08 over the second half; EpsMix's 0.43 and 3.6 times, not shown to stay within 4. In the inventory both saved less than promised
+(0.60 and 0.69 of the safe policy's, the limit was 0.6), and regret had not levelled off (exponent 0.47). Without the intervals the
+floor is broken at all seeds in Garnet worlds, at 8 of 10 in the inventory. That plain optimism breaks it in 20 episodes or more was
+true on average in Garnet worlds (38), not at every seed, and not in the inventory (11).
 """
 
 from __future__ import annotations

@@ -4,6 +4,12 @@ A fixed suite of a few tasks measures a policy on those tasks. Here many evaluat
 about, so the trials cover far more tasks, unevenly. Task-aware Bradley-Terry (`evaluation.arena.task_aware`) gives every trial a latent
 bucket of tasks with a difficulty and with offsets of the policies, so that a policy is not blamed for having met hard tasks, and reads
 ties as both succeeding or both failing.
+
+Measured (50 worlds from seed 1000; 10 for the bots): freely chosen tasks ranked at a Pearson correlation of 0.914 with the truth, five
+fixed ones at 0.846, a gain of 0.068 [0.034, 0.104]; the violation of ranks fell by 0.015 [0.007, 0.023]. Buckets did no harm and one
+bucket alone was worse by 0.023 [0.012, 0.039]. That buckets help where pairs meet on different tasks was not shown: +0.031 [0.014,
+0.049] over one bucket, but -0.003 [-0.013, 0.005] against plain Bradley-Terry. Bots that choose scenes by taste recovered the order of
+reacher checkpoints at 0.978.
 """
 
 from dataclasses import dataclass
