@@ -145,7 +145,7 @@ TABLE = Experiment(
     ARMS,
     {
         "smoke": Scale(2, {"prompts": 4, "steps": 5, "rate": 128.0, "searching": 0.25}),
-        "laptop": Scale(20, {"prompts": 32, "steps": 400, "rate": 128.0, "searching": 0.25}),
+        "laptop": Scale(60, {"prompts": 32, "steps": 400, "rate": 128.0, "searching": 0.25}),
     },
     "tablelm, guess or search: a guess is right with 0.4, a search pays once the one useful token of 8 is known",
     Budget(
