@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from polyact.timing import check_rate, in_ticks
 REMEMBERED = 20  # latencies of the last inferences, from which the next one's is told
 
 
+@runtime_checkable
 class Infers(Protocol):
     """What a control loop needs of a client."""
 
