@@ -29,7 +29,7 @@ SPEC = Spec.of(SEEN, DONE, 10)
 MLP = filled(Deterministic.create, SPEC)
 CHUNKS = filled(ChunkRegression.create, SPEC, horizon=4, history=2)
 GRU = filled(Recurrent.create, SPEC)
-FLOW = filled(Flow.create, SPEC, horizon=6, steps=3)
+FLOW = filled(Flow.create, SPEC, horizon=6, steps=3, denoiser="mlp")
 QUICK = Options(largest_batch=2)
 STATE = "observation/state"
 
