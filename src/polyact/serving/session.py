@@ -148,19 +148,22 @@ class Session:
             self.newest = Plan(answer.chunk, tick, self.tick if self._asking else self.tick + 1)
 
     def _fallback(self) -> Reply:
-        """What the fallback makes of the newest plan: for this tick and, as if nothing more arrived, for those after it."""
+        """What the fallback makes of the newest plan: for this tick and, as if nothing more arrived, for those after it.
+
+        As in `polyact.acting.realtime`, only "chunk" plays on in a plan; to the others a plan is its first action.
+        """
         plan, tick = self.newest, self.tick
         if plan is None:
             chunk = self.idle if self.clock.fallback == "zero" else np.broadcast_to(self.applied, self.idle.shape)
             return Reply(np.array(chunk), tick, None, None)
+        actions = plan.chunk if self.clock.fallback == "chunk" else plan.chunk[:1]
         ahead = np.arange(len(self.idle))
-        place, taken, _ = due(
-            np, self.clock.fallback, tick - plan.asked + ahead, tick - plan.arrived + ahead, np.True_, len(plan.chunk)
-        )
+        age, since, ready = tick - plan.asked + ahead, tick - plan.arrived + ahead, np.ones(len(ahead), bool)
+        place, taken, _ = due(np, self.clock.fallback, age, since, ready, len(actions))
         chunk, last = [], self.applied
         for step in ahead:
             idle = self.idle[step] if self.clock.fallback == "zero" else last
-            last = plan.chunk[place[step]] if taken[step] else idle
+            last = actions[place[step]] if taken[step] else idle
             chunk.append(last)
         self.applied = chunk[0]
         return Reply(np.stack(chunk), tick, None, tick - plan.asked)
