@@ -1,5 +1,7 @@
 """Policies, servers and raw connections for the serving tests: small networks, two batch sizes, ports that the system chooses."""
 
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -119,3 +121,18 @@ def ask(socket: Any, state: Any, **more: Any) -> Any:
     socket.send(wire_pack({STATE: np.asarray(state, np.float32)} | more))
     reply = socket.recv(20)
     return reply if isinstance(reply, str) else wire_unpack(reply)
+
+
+def get(address, page, **headers):
+    """(status, text) of a page."""
+    request = urllib.request.Request(address.replace("ws", "http", 1) + page, headers=headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def counted(address, name):
+    """The value of a metric."""
+    return sum(float(line.rpartition(" ")[2]) for line in get(address, "/metrics")[1].splitlines() if line.startswith(name))

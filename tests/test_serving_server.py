@@ -4,8 +4,6 @@ import json
 import logging
 import threading
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -27,6 +25,8 @@ from serving_examples import (
     Waits,
     ask,
     connection,
+    counted,
+    get,
     offer,
     served,
     wire_unpack,
@@ -47,21 +47,6 @@ ZEROS, ONES = np.zeros(3, "f4"), np.ones(3, "f4")
 def address():
     with served({"sum": Sum(), "mlp": MLP, "gru": GRU, "chunks": CHUNKS, "draws": Draws()}) as at:
         yield at
-
-
-def get(address, page, **headers):
-    """(status, text) of a page."""
-    request = urllib.request.Request(address.replace("ws", "http", 1) + page, headers=headers)
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def counted(address, name):
-    """The value of a metric."""
-    return sum(float(line.rpartition(" ")[2]) for line in get(address, "/metrics")[1].splitlines() if line.startswith(name))
 
 
 def test_the_first_frame_says_what_to_send_and_what_comes_back(address):

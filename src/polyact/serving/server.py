@@ -76,6 +76,7 @@ class Server:
             max_queue=4,
             write_limit=1 << 18,
             open_timeout=STARTING + 2,
+            close_timeout=2,
             server_header=None,
             ssl=self.tls,
             logger=_quiet(),
