@@ -56,6 +56,7 @@ def test_what_a_prompt_tells_can_be_read_again():
         ("4", 4.0, 1, {"digits": 1.0}),
     ]
     assert "critic: it is 5" in written(ledger)
+    assert told[1].notes == "it is 5"
     assert set(read(written(ledger, trials=1))[0]) == {1, 2}
 
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from polyact.learning.refine import Outcome, Told, feedback, refine
-from polyact.learning.tree_editor import TreeEditor
+from polyact.learning.tree_editor import TreeEditor, ticked
 from polyact.policies.behaviour_tree.check import Fact, Vocabulary, check
-from polyact.policies.behaviour_tree.syntax import parse
+from polyact.policies.behaviour_tree.syntax import parse, unparse
 
 WORDS = Vocabulary({"near": Fact("near"), "health": Fact("left", 0, 10)}, {name: name for name in "abcdefgh"}, nodes=12, depth=4)
 KEY = jax.random.key(0)
@@ -47,3 +47,15 @@ def test_a_run_with_feedback_ends_above_its_random_beginning():
     ledger = refine(editor, feedback("task"), lambda text: check(parse(text), WORDS), liking, budget=40, key=KEY, batch=5)
     assert ledger.trials[ledger.best].outcome.score >= max(trial.outcome.score for trial in ledger.trials[:10])
     assert ledger.trials[ledger.best].outcome.score > 0.25
+
+
+def test_what_was_never_ticked_is_cut_off():
+    text = "(selector (sequence (condition near) (parallel 2 (task a) (task b))) (sequence (task c) (task d)) (task e))"
+    notes = "most shots miss; " + "; ".join(f"never ticked: (task {name})" for name in "abde")
+    assert unparse(ticked(Told(text, 0.5, None, {}, notes))) == "(selector (condition near) (task c))"
+    twice = Told(
+        "(selector (task a) (parallel 2 (task b) (task a)))", 0.5, None, {}, "never ticked: (task b); never ticked: (task a)"
+    )
+    assert unparse(ticked(twice)) == "(selector (task a) (parallel 1 (task a)))"
+    whole = Told("(task a)", 0.5, None, {}, "never ticked: (task a)")
+    assert ticked(whole) == parse("(task a)")

@@ -49,6 +49,11 @@ ENVIRONMENTS: dict[str, Entry] = {
     "push": Entry("polyact.envs.push:Push", "push a T-shaped block to a target pose", ("push_home",)),
     "reacher": Entry("polyact.envs.reacher:Reacher", "reach a target with an arm of n links", ("reach",)),
     "hopper2d": Entry("polyact.envs.hopper:Hopper2D", "run forward on one springy leg without falling", ("run", "jog")),
+    "skirmish": Entry(
+        "polyact.envs.skirmish.skirmish:skirmish",
+        "two against two in an arena with walls, cover and aimed shots",
+        ("marksman", "hunter", "rusher"),
+    ),
     "chain": Entry("polyact.envs.tabular_builders:chain", "walk to the far end of five states or turn back for less (tabular)"),
     "four-rooms": Entry("polyact.envs.tabular_builders:four_rooms", "four rooms joined by hallways, with slips (tabular)"),
     "frozen-lake": Entry(

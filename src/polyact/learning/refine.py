@@ -157,16 +157,17 @@ class Told:
     score: float
     parent: int | None
     facts: dict[str, float]
+    notes: str = ""
 
 
 def read(prompt: str) -> tuple[dict[int, Told], int | None]:
     """The trials that a prompt of `feedback` tells by number, and which is the best: what a proposer that is no language model needs."""
     told = {}
-    pattern = r"^trial (\d+) \(from (\w+)\) scored (\S+)\n(.*)\nfacts:(.*)$"
-    for number, parent, score, text, facts in re.findall(pattern, prompt, re.MULTILINE):
+    pattern = r"^trial (\d+) \(from (\w+)\) scored (\S+)\n(.*)\nfacts:(.*)(?:\ncritic: (.*))?$"
+    for number, parent, score, text, facts, notes in re.findall(pattern, prompt, re.MULTILINE):
         pairs = (pair.split("=") for pair in facts.split())
         from_whom = None if parent == "nothing" else int(parent)
-        told[int(number)] = Told(text, float(score), from_whom, {name: float(value) for name, value in pairs})
+        told[int(number)] = Told(text, float(score), from_whom, {name: float(value) for name, value in pairs}, notes)
     best = re.search(r"^best: trial (\d+)$", prompt, re.MULTILINE)
     return told, int(best.group(1)) if best else None
 

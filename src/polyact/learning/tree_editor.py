@@ -1,12 +1,14 @@
 """Proposes behaviour trees without a language model: a grammar at first, then edits chosen by what a run has taught so far.
 
 It reads the same prompts as a language model would (`learning.refine.feedback`) and learns from them alone, at every call anew: which
-words to add or remove, given what the statistics say about how the tree played that is to be changed.
+words to add or remove, given what the statistics say about how the tree played that is to be changed. What a critic calls never ticked is
+cut off first, since changing it would change nothing.
 """
 
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
@@ -29,8 +31,8 @@ class TreeEditor:
     vocabulary: Vocabulary
     first: int = 30
     candidates: int = 30
-    parents: int = 4
-    noise: float = 0.06
+    parents: int = 8
+    noise: float = 0.08
     prior: float = 0.03
 
     def propose(
@@ -42,7 +44,7 @@ class TreeEditor:
         if len(told) < self.first:
             return [Text(unparse(random_tree(self.vocabulary, chance))) for _ in range(n)]
         best = sorted(told.values(), key=lambda trial: -trial.score)[: self.parents]
-        trees = [parse(trial.text) for trial in best]
+        trees = [ticked(trial) for trial in best]
         edits: dict[str, tuple[int, Node]] = {}
         for _ in range(n * self.candidates):
             place = min(int(chance.expovariate(1.0)), len(trees) - 1)
@@ -89,10 +91,28 @@ class TreeEditor:
         alone = self.prior**2 * np.square(rows).sum(1)
         if not pairs:
             return np.sqrt(alone) * shakes
-        seen = np.stack([self._row(parse(trial.text), parse(parent.text), parent) for trial, parent in pairs])
+        seen = np.stack([self._row(ticked(trial), ticked(parent), parent) for trial, parent in pairs])
         gains = np.array([trial.score - parent.score for trial, parent in pairs])
         cross = self.prior**2 * rows @ seen.T
         known = self.prior**2 * seen @ seen.T + 2 * self.noise**2 * np.eye(len(seen))
         mean = cross @ np.linalg.solve(known, gains)
         explained = np.einsum("ij,ji->i", cross, np.linalg.solve(known, cross.T))
         return mean + np.sqrt(np.maximum(alone - explained, 0)) * shakes
+
+
+def ticked(trial: Told) -> Node:
+    """The tree of a trial without the leaves that its critic calls never ticked (where their text is unambiguous): it plays alike."""
+    tree = parse(trial.text)
+    leaves = [unparse(node) for node in tree.walk() if not node.children]
+    idle = {text for text in re.findall(r"never ticked: (\([^()]*\))", trial.notes) if leaves.count(text) == 1}
+    return _without(tree, idle) or tree
+
+
+def _without(node: Node, leaves: set[str]) -> Node | None:
+    if not node.children:
+        return None if unparse(node) in leaves else node
+    kept = tuple(child for old in node.children if (child := _without(old, leaves)) is not None)
+    if len(kept) == 1 and node.kind in ("selector", "sequence"):
+        return kept[0]
+    number = min(node.number or 0, len(kept)) if node.kind == "parallel" else node.number
+    return replace(node, number=number, children=kept) if kept else None

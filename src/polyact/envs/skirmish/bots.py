@@ -1,9 +1,8 @@
 """Scripted fighters: one rule with nine numbers, and eight characters that differ in them."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from polyact.envs.skirmish.view import unpack
 
@@ -26,17 +25,17 @@ BOTS = np.array(
 )
 
 
-def fight(character: Float[Array, "9"], row: Float[Array, " width"], key: PRNGKeyArray) -> Int[Array, "3"]:
-    """(move, turn, fire) of one fighter who sees `row`."""
+def fight(character: Float[Array, "9"], row: Float[Array, " width"], chance: Float[Array, "6"]) -> Int[Array, "3"]:
+    """(move, turn, fire) of one fighter who sees `row`. chance: standard normal draws, for a whim about every move and for the aim."""
     likes, insists, dislikes, loves, lead, shake, width, threshold, whim = character
-    view, (whims, shakes) = unpack(row), jax.random.split(key)
+    view = unpack(row)
     cautious = view.health < threshold
     apart = jnp.abs(view.distance[0] + view.nearer - likes - 6 * cautious)
     distance = jnp.where(view.visible[0] > 0, apart, view.closer)
     seen = dislikes * (1 + 3 * (cautious | (view.reload > 0))) * view.exposure
     cost = insists * distance + seen + loves * view.mate_closer + 100 * view.blocked
-    move = jnp.argmin(cost - whim * jax.random.gumbel(whims, cost.shape) / 3)
-    turn, error = aimed(ahead(view.error[0], view.offset[0], view.velocity[0], lead) + shake * jax.random.normal(shakes))
+    move = jnp.argmin(cost + whim * chance[:5] / 2)
+    turn, error = aimed(ahead(view.error[0], view.offset[0], view.velocity[0], lead) + shake * chance[5])
     fire = (view.visible[0] > 0) & (jnp.abs(error) <= width * view.half_width[0])
     return jnp.stack([move, turn, fire.astype(move.dtype)]).astype(jnp.int32)
 

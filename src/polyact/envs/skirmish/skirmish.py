@@ -98,8 +98,8 @@ class Skirmish(Drawable):
         return self._perceived(state)
 
     def step(self, state: SkirmishState, action: Array, key: PRNGKeyArray) -> tuple[SkirmishState, Step]:
-        luck, *whims = jax.random.split(key, 3)
-        theirs = jax.vmap(fight, (None, 0, 0))(state.character, state.theirs, jnp.stack(whims))
+        luck, whims = jax.random.split(key)
+        theirs = jax.vmap(fight, (None, 0, 0))(state.character, state.theirs, jax.random.normal(whims, (2, 6)))
         moves, turns, fires = jnp.concatenate([action.reshape(2, 3), theirs]).T
         alive = state.health > 0
         aim = wrapped(state.aim + jnp.where(alive, jnp.asarray(TURNS, jnp.float32)[turns], 0))
@@ -205,7 +205,7 @@ class Skirmish(Drawable):
     def backdrop(self) -> Scene:
         terrain = np.asarray(self.terrain)
         shapes = [
-            Polygon(box((x, y), 0.5, 0.5), INK if terrain[y, x] == WALL else PALE)
+            Polygon(box((float(x), float(y)), 0.5, 0.5), INK if terrain[y, x] == WALL else PALE)
             for y, x in zip(*np.nonzero(terrain), strict=True)
         ]
         return Scene(tuple(shapes), (-0.5, -0.5, SIZE - 0.5, SIZE - 0.5))
@@ -255,7 +255,7 @@ def marksman(env: Skirmish, observation: Observation, key: PRNGKeyArray) -> Arra
 
 def _bots(env: Skirmish, character: int, observation: Observation, key: PRNGKeyArray) -> Array:
     rows = jnp.asarray(observation)
-    return jax.vmap(fight, (None, 0, 0))(jnp.asarray(BOTS[character]), rows, jax.random.split(key)).reshape(-1)
+    return jax.vmap(fight, (None, 0, 0))(jnp.asarray(BOTS[character]), rows, jax.random.normal(key, (2, 6))).reshape(-1)
 
 
 def _xy(cell: Array) -> Array:
