@@ -24,7 +24,7 @@ class Seeds:
     @classmethod
     def of(cls, options: Options) -> "Seeds":
         """Below 1000 for tuning, beyond for the test."""
-        first = (0, 500, 900) if options.tuning else (5000, 6000, 7000)
+        first = (0, 500, 900) if options.tuning else (8000, 8500, 8900)
         return cls(*first, runs=options.pick(5, 2), episodes=options.pick(64, 4))
 
     def as_json(self) -> Json:

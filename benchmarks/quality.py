@@ -161,7 +161,7 @@ FROM_RANDOM: dict[str, tuple[list[str], int]] = {
 }
 ONLINE: dict[str, dict[str, tuple[list[str], int, dict[str, Any]]]] = {
     "pendulum": {
-        "sac": (["width=64", "learning_rate=1e-3"], 15_000, {"envs": 4, "update_ratio": 0.5}),
+        "sac": (["width=64", "learning_rate=1e-3"], 20_000, {"envs": 4, "update_ratio": 1.0}),
         "ppo": ([], 150_000, {"envs": 16}),
     },
     "cartpole-swingup": {

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from polyact import tree
 from polyact.acting.rollout import rollout
 from polyact.claims.card import Card
-from polyact.claims.claim import Always, Arm, Beats, Budget, Claim, Experiment, Scale
+from polyact.claims.claim import Always, Arm, Beats, Budget, Claim, Experiment, Scale, Within
 from polyact.data.episodes import Episodes, concatenate
 from polyact.data.source import Source
 from polyact.envs.base import Env, State, Step
@@ -378,7 +378,7 @@ EXPERIMENT = Experiment(
     },
     scales={
         "smoke": Scale(2, Sizes(Dyna(rounds=2, updates=2), 10, 4)),
-        "laptop": Scale(3, Sizes(Dyna(), 75, 20)),
+        "laptop": Scale(5, Sizes(Dyna(), 75, 20)),
     },
     testbed="pendulum with cosine and sine of the angle as observations",
     budget=Budget(
@@ -393,10 +393,10 @@ EXPERIMENT = Experiment(
 CLAIMS = (
     Claim(
         "as-good-as-model-free",
-        "trained in formulae it reaches 90% of what model-free PPO does",
+        "trained in formulae it reaches on average 90% of what model-free PPO does",
         EXPERIMENT,
         "score",
-        Always("sindy", low=0.9),
+        Within("sindy", low=0.9),
     ),
     Claim(
         "few-real-steps",
