@@ -2,7 +2,7 @@
 
 import sys
 
-from polyact.app.cli import main
+from polyact.app.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process())
