@@ -4,6 +4,11 @@ A member's behaviour is what it does in some states that the population has met 
 volume they span: it vanishes as soon as two of them agree, which a mean distance between pairs does not notice. All members climb
 (1 - weight) reward + weight volume by evolution strategies, where the j-th perturbations of all members make up one population. How much
 weight the volume gets is chosen every iteration by Thompson sampling: a weight succeeds when the best reward after it beats the last five.
+
+Measured: no claim holds. On ten test seeds DvD gets past the wall at 3, the population without diversity at 2, with mean distances at 8:
+the ablation is trapped as expected, but the volume does not free it, while mean distances do. On the default plane the way around returns
+about -11 and the trap -28, so the trap is real. Tried on seeds 0 to 5: a kernel twice as wide with a stride of 0.08 m gets past at 4 of
+6; with side walls around the trap no arm does.
 """
 
 from __future__ import annotations

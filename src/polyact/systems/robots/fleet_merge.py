@@ -4,6 +4,10 @@ Networks trained from different initialisations may compute alike with their hid
 weights computes nothing. `composition.merge` permutes every member's units, one permutation for all gates and both sides of a recurrent
 layer, until its weights are near a common reference, and averages then. Here: a fleet that trains, merges and goes on from the merged
 policy, and what it is compared with.
+
+Measured: on five test seeds permutations matter (merged once, returns are 0.55 above unaligned and 0.71 above plain averages). The rest is
+not shown: 39% of the gap to joint training is closed, but the interval reaches down to 28%; after five rounds it is at 82% of joint
+training instead of 90%, no sooner than without permutations; and the loss barrier between two members is not lower by a measurable amount.
 """
 
 from collections.abc import Callable, Sequence
