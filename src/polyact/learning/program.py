@@ -31,11 +31,17 @@ Advance = Callable[[PyTree, Carry, PRNGKeyArray, Count, Count], tuple[Carry, Sum
 def repeat(one: Callable[[Any, Carry], tuple[Carry, Any]], state: Carry, first: Count, count: Count) -> tuple[Carry, Summary]:
     """`state, metrics = one(i, state)` for i = first .. first + count - 1, as a loop in one program."""
     arrays, static = eqx.partition(state, eqx.is_array)
-    structure = eqx.filter_eval_shape(lambda s: one(first, eqx.combine(s, static))[1], arrays)
+
+    @jax.jit  # traced once for the metrics' names and for the loop
+    def step(i: Any, arrays: Carry) -> tuple[Carry, Any]:
+        state, metrics = one(i, eqx.combine(arrays, static))
+        return eqx.filter(state, eqx.is_array), metrics
+
+    structure = jax.eval_shape(step, first, arrays)[1]
 
     def body(i: Any, carry: Any) -> Any:
-        state, metrics = one(i, eqx.combine(carry[0], static))
-        return eqx.filter(state, eqx.is_array), accumulate(carry[1], metrics, i)
+        arrays, metrics = step(i, carry[0])
+        return arrays, accumulate(carry[1], metrics, i)
 
     arrays, summary = jax.lax.fori_loop(first, first + count, body, (arrays, empty_summary(structure)))
     return eqx.combine(arrays, static), summary
