@@ -307,8 +307,8 @@ ARMS = {
 POINTS_AND_ARMS = Experiment(
     measure,
     ARMS,
-    {"smoke": Scale(2, (4, 2, 2)), "laptop": Scale(10, (60, 40, 8))},
-    testbed="60 scenes of a point among 8 to 20 discs at 50 Hz, 40 of a four-link arm among up to 4 at 25 Hz; bounded actuators",
+    {"smoke": Scale(2, (4, 2, 2)), "laptop": Scale(30, (20, 40, 4))},
+    testbed="20 scenes of a point among 8 to 20 discs at 50 Hz, 40 of a four-link arm among up to 4 at 25 Hz; bounded actuators",
     budget=Budget(
         data="none; the same scenes for every arm",
         steps="400 and 150 control steps",
