@@ -241,12 +241,12 @@ EXPERIMENT = Experiment(
     ARMS,
     {
         "smoke": Scale(2, Sizes(trees=12, games=8, batch=4, maps=2, logs=16, fitting=50, rounds=1)),
-        "laptop": Scale(5, Sizes(trees=150, games=32, batch=5, maps=16, logs=512, fitting=1000, rounds=4)),
+        "laptop": Scale(5, Sizes(trees=100, games=32, batch=5, maps=16, logs=512, fitting=1000, rounds=2)),
     },
     testbed="two against two in an arena of 16 x 16 cells, 16 maps and 16 held-out ones, 8 scripted kinds of foe",
     budget=Budget(
         data="512 logged games for the learned task of the trees, counted as steps of PPO",
-        steps="150 trees x 32 games for every arm that searches, the same games for all trees; PPO: as many games of 60 ticks",
+        steps="100 trees x 32 games for every arm that searches, the same games for all trees; PPO: as many games of 60 ticks",
         network="2 x 32 units for aiming, 2 x 64 for PPO's actor (shared by both fighters) and critic",
         tuning="on seeds below 1000: the proposer (six settings), PPO (seven), the tree written by hand (eleven)",
     ),
