@@ -4,6 +4,14 @@ The verdict of the whole trajectory is predicted from every prefix; as a guard t
 chooses another one where a violation is likely. Here a line is one step of the sequence, not its tokens: a causal transformer runs over
 the lines once per rule, and how well a line fits a rule's patterns comes from learned projections of fixed random codes of the words, so
 that words of sites it never saw are as good as others. A policy is violated unless every rule is kept (noisy or).
+
+Measured (5 test seeds): on whole trajectories it is right in 0.993 [0.989, 0.995], which is 0.41 more than without the policy's text and
+0.45 more than with another pair's policy, both of which are no better than always saying what is more frequent. The smallest gain of a
+further line is 0.044 [0.037, 0.050] on average over the seeds (0.70 right after one line of five, 0.92 after five). Keeping to it costs
+0.16 [0.10, 0.20] fewer solved tasks than a blocker of the words of rules. Not shown at this number of seeds: on a site that it never saw
+it is right in 0.969, 0.023 less (the interval reaches 0.122, allowed are 0.08; one seed is worse than the others); as a guard it cuts
+violations by 0.76 [0.61, 0.84] where 0.7 was promised, and costs 0.096 [0.023, 0.123] of the solved tasks where 0.1 is allowed. The guard
+measured again under other keys was right in 0.962 (deviation 0.031). No placebo holds.
 """
 
 import json
