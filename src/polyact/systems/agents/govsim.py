@@ -7,6 +7,14 @@ both trained over random commons to gain as much as they can for themselves, wea
 commons with a weak one. What language models bring from their reading, that what was said binds, these have from training, where a hidden
 half of the commons fines what is taken above the agreed limit, and above f where the sentence was said, with its number or without; in the
 commons that are judged nobody is fined.
+
+Measured (5 test seeds): weak agents lose the stock after 1.1 months of 12 [1.0, 1.4] and keep it for all 12 when the sentence is said,
+10.9 [10.7, 11.0] longer; strong ones who talk keep it for 12 at every seed. Without talk a weak agent among strong ones takes too much as
+often as among weak ones (0.999 and 1.000 of its wishes). Not shown: the sentence without its number helps as much (12 months as well),
+presumably because these networks see growth and stock and learn f from fines; and talk hardly pulls the weak one along, it takes too much
+in 0.95 of its wishes, 0.043 [-0.011, 0.188] less often than among weak ones and 0.049 [-0.003, 0.187] less than without talk, where 0.05
+was asked of both (on tuning seed 1 it was 0.36). Two more things to know: strong agents need no talk (12 months in silence), and wishes at
+random keep the stock for 11.8 months, for half of an equal share, their mean, is what grows back.
 """
 
 import os
