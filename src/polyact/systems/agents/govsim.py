@@ -14,7 +14,8 @@ often as among weak ones (0.999 and 1.000 of its wishes). Not shown: the sentenc
 presumably because these networks see growth and stock and learn f from fines; and talk hardly pulls the weak one along, it takes too much
 in 0.95 of its wishes, 0.043 [-0.011, 0.188] less often than among weak ones and 0.049 [-0.003, 0.187] less than without talk, where 0.05
 was asked of both (on tuning seed 1 it was 0.36). Two more things to know: strong agents need no talk (12 months in silence), and wishes at
-random keep the stock for 11.8 months, for half of an equal share, their mean, is what grows back.
+random keep the stock for 11.8 months, for half of an equal share, their mean, is what grows back. Trained again under other keys, the weak
+kept it for 1.1, 1.1, 1.0, 4.7 and 4.1 months (2.4 on average): collapse within 4 is the rule, not certain. No placebo holds.
 """
 
 import os
