@@ -18,6 +18,8 @@ BENCHMARKS = (
     "out_of_core",
     "online",
     "quality",
+    "serving",
+    "serving_faults",
     "crosscheck_torch",
 )
 

@@ -45,8 +45,9 @@ class Answer:
 class Batcher:
     """One thread around one engine.
 
-    window: seconds that a request waits for others, unless `company()` says that everybody who could ask has asked. capacity: requests
-    that may wait; one more raises Overloaded. computed(seconds, requests) is told of every compiled call. To be made, asked and closed on
+    window: seconds that a request which finds the thread idle waits for others, unless `company()` says that everybody who could ask has
+    asked; what gathers while a batch is computed goes with the next one at once. capacity: requests that may wait; one more raises
+    Overloaded. computed(seconds, requests) is told of every compiled call. To be made, asked and closed on
     the event loop.
     """
 
@@ -101,12 +102,13 @@ class Batcher:
     def _work(self) -> None:
         while True:
             with self._changed:
+                busy = bool(self._waiting)
                 self._changed.wait_for(lambda: self._waiting or self._closing or self._next)
                 if self._closing and not self._waiting:
                     return
                 swap, self._next = self._next, None
                 if not swap:
-                    batch = self._gather()
+                    batch = self._gather(0.0 if busy else self.window)
             if swap:
                 kept = swap[0].adopt(self.engine)
                 self.engine = swap[0]
@@ -114,9 +116,9 @@ class Batcher:
             else:
                 self._answer(batch)
 
-    def _gather(self) -> list[Ticket]:
-        """The oldest tickets, after waiting for others until the window of the oldest closes."""
-        largest, closes = self.engine.sizes[-1], time.monotonic() + self.window
+    def _gather(self, window: float) -> list[Ticket]:
+        """The oldest tickets, after waiting for others until the window closes."""
+        largest, closes = self.engine.sizes[-1], time.monotonic() + window
         while len(self._waiting) < min(largest, self.company()) and not self._closing:
             if (left := closes - time.monotonic()) <= 0:
                 break

@@ -34,18 +34,14 @@ class Metrics:
             ("ready", "1 when every run is compiled and no shutdown began", ready),
         ):
             prometheus.Gauge(name, help, **own).set_function(value)
-        self._counts: dict[str, list[int]] = {}
+        self._runs: dict[str, RunMetrics] = {}
 
-    def answered(self, run: str, seconds: float, late: bool) -> None:
-        """One answer, after so many seconds."""
-        self._latency.labels(run).observe(seconds)
-        self._answers.labels(run).inc()
-        counts = self._counts.setdefault(run, [0, 0])
-        counts[0] += 1
-        if late:
-            counts[1] += 1
-            self._late.labels(run).inc()
-        self._share.labels(run).set(counts[1] / counts[0])
+    def of(self, run: str) -> "RunMetrics":
+        """Those of one run, looked up once."""
+        if run not in self._runs:
+            kinds = (self._latency, self._answers, self._late, self._share)
+            self._runs[run] = RunMetrics(*(kind.labels(run) for kind in kinds))
+        return self._runs[run]
 
     def computed(self, run: str, seconds: float, batch: int) -> None:
         """One compiled call."""
@@ -63,3 +59,21 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' text format."""
         return self._text(self.registry)
+
+
+class RunMetrics:
+    """What is counted for every answer of a run."""
+
+    def __init__(self, latency: Any, answers: Any, late: Any, share: Any):
+        self._latency, self._answers, self._late = latency, answers, late
+        self._total, self._missed = 0, 0
+        share.set_function(lambda: self._missed / max(1, self._total))
+
+    def answered(self, seconds: float, late: bool) -> None:
+        """One answer, after so many seconds."""
+        self._latency.observe(seconds)
+        self._answers.inc()
+        self._total += 1
+        if late:
+            self._missed += 1
+            self._late.inc()

@@ -230,7 +230,7 @@ class Server:
         assert run.batcher is not None
         reply = await session.answer(request, run.batcher, received)
         seconds = time.perf_counter() - received
-        run.metrics.answered(run.name, seconds, reply.late)
+        self.metrics.of(run.name).answered(seconds, reply.late)
         return packb(_message(reply, run.clock.fallback, request.timestamp, seconds, previous))
 
     async def _send(self, connection: Any, message: str | bytes) -> None:

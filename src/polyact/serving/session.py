@@ -171,7 +171,7 @@ class Session:
 
 async def _in_time(ticket: Ticket, deadline: float | None) -> bool:
     if deadline is None:
-        await asyncio.wait([ticket.answer])
+        await ticket.answer
     elif not ticket.answer.done():
         await asyncio.wait([ticket.answer], timeout=max(0.0, deadline - time.perf_counter()))
     return ticket.answer.done()
