@@ -8,6 +8,12 @@ actions that are distinctive of an observation, which are the less frequent ones
 
 The denoiser is the paper's MLP-sieve. Its published schedule (50 levels, betas 1e-4 to 0.02) leaves four fifths of the signal at the level
 where sampling starts from pure noise; here the schedule is the cosine one, which does not.
+
+Measured (5 seeds from 1000): Diffusion-X left 34 times [8, 70] and Diffusion-KDE 281 times [15, 835] fewer outliers than plain
+sampling, and in navigation Diffusion-X succeeded 16 points [13, 20] more often (0.69 against 0.53). In energy distance diffusion was
+closer than the Gaussian, bins, clusters and squared error, not shown to be than the mixture and learned scores. Guidance with weight 4
+lost the rare mode instead of raising it (1.5% of the samples, a tenth before). Sides differed from the experts' by 0.106 [0.038,
+0.174], the limit was 0.1.
 """
 
 from collections.abc import Callable, Mapping

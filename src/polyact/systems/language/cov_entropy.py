@@ -3,6 +3,12 @@
 A policy-gradient step lowers the entropy of a softmax by about the covariance of log probability and advantage: what is likely already and
 good becomes likelier. A few tokens carry most of that covariance. Clip-Cov takes a random few of them out of the loss, KL-Cov penalises how
 far the top ones move. The same paper's law R = -a exp(H) + b says what score is left to gain when the entropy is spent (`fit_law`).
+
+Measured (20 and 5 seeds from 1000): KL-Cov ended 0.237 [0.222, 0.251] above GRPO, with 5.8 times its entropy after a quarter of
+training; Clip-Cov 0.222 [0.210, 0.236] above dropping random tokens. The same penalty on random tokens did as well as KL-Cov (+0.003
+[-0.005, 0.013]), each arm with its own best learning rate. The law did not fit the transformer's run (R2 of 0.49, 0.9 was needed),
+where the warm policy answers 95% already and hardly anything is left to learn; with shorter warm-ups (55 to 87% at the start, seeds 0
+and 1) R2 was 0.37 to 0.74.
 """
 
 from collections.abc import Callable

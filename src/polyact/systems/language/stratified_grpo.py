@@ -3,6 +3,10 @@
 Answers to one prompt that searched and answers that guessed are different populations. GRPO compares both with one mean, so a lucky guess
 punishes every search that was not yet used well, and searching dies before it is learnt. Normalising inside strata of equal structure
 (SAN) removes that bias; alone it puts no pressure on the choice between strata, so the two are blended.
+
+Measured (60 and 4 seeds from 2000; 20 and 4 from 1000 before): in guess or search the expected reward was higher by a tenth than with
+GRPO, with strata alone and with random strata (at 20 seeds +0.127 [0.096, 0.161] over GRPO, not shown; hence 60). Two-hop questions of
+the small transformer are answered as well with GRPO, which calls search as often: neither claim about them is shown.
 """
 
 from typing import Any, NamedTuple

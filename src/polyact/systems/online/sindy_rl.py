@@ -4,6 +4,12 @@ Changes of the observation and the reward are regressed on monomials of observat
 coefficient-wise median of an ensemble is the model. It is an environment like any other: PPO trains in it, a few real episodes of the new
 policy are added to the data, the formulae are fitted again. At last the policy itself is written as a sparse formula, from what the network
 does in the surrogate.
+
+Measured (5 seeds from 2000, 332 s on a busy machine): 96% of model-free PPO's score with 5% of the real steps it takes to get to 90%,
+but with an interval of [76, 103] because one seed stayed behind, so that 90% on average is not shown; at seeds 1000 to 1002 it was 94%,
+with one seed at 89. A neural ensemble on the same 1800 steps did as well (100%), and so did the library without thresholds (99%). A
+linear model learned nothing. The policy as a formula of 20 coefficients kept 86% of the network's score on average, less than 90% at
+some seeds. Thresholds of 0.002 and 0.0005 were tried at seeds 0 and 1 and not taken: the first failed once.
 """
 
 from __future__ import annotations

@@ -4,6 +4,14 @@
 much it matters, in which direction, now: an obstacle counts when it is near and approached, and not at all when passed. Pulling forces
 and metrics back to the joints (`policies.motion`) combines them, curvature terms included, so that energy can only fall. The file holds
 what the paper compares itself with, and random scenes.
+
+Measured (30 seeds from 3000, 171 s): the arm arrives in 97 of 100 scenes, 22 [19, 24] more than with a potential field; without the
+bend of the maps 6.3 fewer [4.6, 8.1], with metrics that do not know about approach 6.0 fewer [4.4, 7.5]. Energy fell over every tenth
+of a second of every flow; without the bend it rose by 1.5% of its start on average. For a point the ablations lose 10 and 9 of 100
+scenes too, but a potential field tuned as long arrives more often than RMPflow, by 8 of 100 [5, 11]: in the plane it is not needed. Two
+looks came before. At seeds 1000 to 1004 the points were controlled at 20 Hz, in scenes that rarely held more than 15 discs, and energy
+was integrated at 10 ms, where what rose was the error. At seeds 2000 to 2009, after the change, the gain of the arm was 19 [14.7, 25],
+just not shown, so that the seeds were raised to 30; the claim about the arm has stood first since the change.
 """
 
 from collections.abc import Callable
