@@ -17,6 +17,8 @@ ROOMS = {
     "learning": "Learning",
     "composition": "Composition",
     "evaluation": "Evaluation",
+    "serving": "Serving",
+    "client": "Client",
     "claims": "Claims",
 }
 
