@@ -131,6 +131,7 @@ def on_a_clock(address, episode, seconds):
     return sum(total[: ENV.horizon]), counts
 
 
+@pytest.mark.slow  # not for its length: it needs a machine that keeps ticks of a sixth of a second
 def test_on_a_real_clock_the_score_is_that_of_the_simulated_delay(address):
     """A delay of 2.5 ticks: answers come half a tick away from where it would matter. On an idle machine the returns are equal."""
     episodes, seconds = 6, 2.5 / HZ

@@ -173,22 +173,22 @@ def test_a_late_answer_is_replaced_by_the_fallback_and_marked(fallback, held):
 
     def sometimes(seen):
         if slow.is_set():
-            time.sleep(0.3)
+            time.sleep(1.5)
         return np.ones((*seen.shape[:-1], 2), np.float32)
 
     with (
-        served(Waits(sometimes), Options(control_hz=10, fallback=fallback, largest_batch=1)) as address,
+        served(Waits(sometimes), Options(control_hz=2, fallback=fallback, largest_batch=1)) as address,
         connection(address) as socket,
     ):
         assert ask(socket, ZEROS)["late"] is False
         slow.set()
         began = time.perf_counter()
         reply = ask(socket, ZEROS)
-        assert 0.09 < time.perf_counter() - began < 0.29
+        assert 0.49 < time.perf_counter() - began < 1.45
         assert (reply["late"], reply["fallback"], reply["staleness"]) == (True, fallback, 1)
         assert (reply["actions"] == held).all()
         slow.clear()
-        time.sleep(0.3)
+        time.sleep(1.5)
         assert ask(socket, ZEROS)["late"] is False
         assert counted(address, "polyact_late_share") == pytest.approx(1 / 3)
 
@@ -210,9 +210,9 @@ def test_overload_is_answered():
     ):
         go.clear()
         running = pool.submit(ask, first, ZEROS)
-        time.sleep(0.05)
+        time.sleep(0.3)
         waiting = pool.submit(ask, second, ZEROS)
-        time.sleep(0.05)
+        time.sleep(0.3)
         assert "overloaded: 1 requests are waiting" in ask(third, ZEROS)
         go.set()
         assert running.result()["actions"].shape == waiting.result()["actions"].shape == (1, 2)
