@@ -74,9 +74,9 @@ class Optimiser(eqx.Module):
         return jnp.asarray(self.learning_rate * decayed * rise, jnp.float32)
 
     def _transform(self) -> optax.GradientTransformation:
-        """Over all parameters as one vector: a tenth less to compile than array by array, and no slower."""
+        """Array by array: `optax.flatten` compiles a tenth sooner, and then an update takes up to six times as long on a CPU."""
         clip = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
-        return optax.flatten(optax.chain(*clip, optax.scale_by_adam(self.beta1, self.beta2, self.epsilon)))
+        return optax.chain(*clip, optax.scale_by_adam(self.beta1, self.beta2, self.epsilon))
 
 
 def descend(loss: Any, module: PyTree, optimiser: Optimiser, state: OptimiserState) -> tuple[PyTree, OptimiserState, Any]:
