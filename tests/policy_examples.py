@@ -16,11 +16,16 @@ NET = Network(width=8, depth=1)
 
 def filled(create: Any, spec: Spec, network: Network = NET, *, seed: int = 0, **options: Any) -> Any:
     """`create(spec, network, key, **options)` with normal weights in place of initialised ones; bodies are the spec's own."""
+    policy = weighted(eqx.filter_eval_shape(create, spec, network, KEY, **options), seed)
+    name = "body" if hasattr(policy, "body") else "bodies"
+    return eqx.tree_at(lambda p: getattr(p, name), policy, getattr(spec, name))
+
+
+def weighted(shapes: Any, seed: int = 0) -> Any:
+    """A tree with normal numbers where it has shapes of arrays."""
     rng = np.random.default_rng(seed)
 
     def fill(leaf: Any) -> Any:
         return jnp.asarray(0.4 * rng.normal(size=leaf.shape), leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
 
-    policy = jax.tree.map(fill, eqx.filter_eval_shape(create, spec, network, KEY, **options))
-    name = "body" if hasattr(policy, "body") else "bodies"
-    return eqx.tree_at(lambda p: getattr(p, name), policy, getattr(spec, name))
+    return jax.tree.map(fill, shapes)

@@ -138,10 +138,12 @@ class Train:
 class Eval:
     """Evaluate runs, paired: every policy meets the same initial states and disturbances."""
 
-    runs: Positional[tuple[str, ...]]
+    runs: Positional[tuple[str, ...]] = ()
     """Folders of runs or of saved policies, 'random', or 'expert:NAME' for a scripted expert of the environment."""
+    onnx: Many = ()
+    """Also a policy that was exported to this ONNX file (polyact export)."""
     env: str | None = None
-    """Environment (default: the one the first run names)."""
+    """Environment (default: the one that the first run or file names)."""
     episodes: int = 64
     """Episodes of each policy."""
     seed: int = 1000
@@ -217,6 +219,33 @@ class Serve:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a policy for runtimes without polyact: as it acts, with memory and random numbers as inputs, and a description beside it."""
+
+    run: Positional[Path]
+    """Folder of a run with one seed, of one seed of a run (RUN/seed-0), or of a saved policy."""
+    format: str = "onnx"
+    """onnx, stablehlo (jax.export) or numpy (a Python file, for perceptrons)."""
+    out: Path | None = None
+    """File to write (default: the run's name, here)."""
+    env: str | None = None
+    """Environment whose spaces hold where the policy does not say its own."""
+    body: str | None = None
+    """Body to act with, of a policy that has several."""
+    stochastic: bool = False
+    """Keep the exploration of stochastic policies."""
+    chunk: bool = False
+    """Give out whole chunks of actions, not the first action of each (policies that plan chunks)."""
+    execute: int | None = None
+    """Play so many actions of a chunk before the next is planned (policies that plan chunks)."""
+    control_hz: float | None = None
+    """Control rate in Hz, for the description (default: what the environment says)."""
+    overwrite: Overwrite = False
+    json: Json = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
 class Envs:
     """List the environments, or say what one is."""
 
@@ -272,13 +301,14 @@ class ClaimOf:
     debug: Debug = False
 
 
-Leaf = Demo | Make | Inspect | Convert | Train | Eval | Serve | Envs | Learners | Systems | ClaimOf
+Leaf = Demo | Make | Inspect | Convert | Train | Eval | Export | Serve | Envs | Learners | Systems | ClaimOf
 
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Serve, subcommand("serve")]
     | Annotated[Envs, subcommand("envs")]
     | Annotated[Learners, subcommand("learners")]

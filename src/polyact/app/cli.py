@@ -19,6 +19,7 @@ MODULES = {
     "Convert": "convert",
     "Train": "train",
     "Eval": "evaluate",
+    "Export": "export",
     "Serve": "serve",
     "Envs": "listing",
     "Learners": "listing",

@@ -12,7 +12,10 @@ ROWS = 8
 
 
 def largest_difference(program: Program, run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]) -> float:
-    """The largest difference of any output, over some random observations: at the start of an episode and one step later."""
+    """The largest difference of any output, over some random observations: at the start of an episode and one step later.
+
+    NaN where any number is not finite.
+    """
     original = jax.jit(lambda given: program.function([given[slot.name] for slot in program.inputs]))
     largest, rng = 0.0, np.random.default_rng(0)
     memory = {slot.name: np.zeros((ROWS, *slot.shape), slot.dtype) for slot in program.inputs if _root(slot) == MEMORY}
@@ -22,7 +25,8 @@ def largest_difference(program: Program, run: Callable[[Mapping[str, np.ndarray]
         found = run(given)
         for array, slot in zip(wanted, program.outputs, strict=True):
             if array.size:
-                largest = max(largest, float(np.max(np.abs(array.astype(np.float64) - found[slot.name].astype(np.float64)))))
+                error = np.max(np.abs(array.astype(np.float64) - found[slot.name].astype(np.float64)))
+                largest = float(np.maximum(largest, error))
         after = wanted[len(wanted) - len(memory) :]
         memory = dict(zip(memory, after, strict=True))
     return largest

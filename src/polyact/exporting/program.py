@@ -77,7 +77,7 @@ def program_of(policy: Policy, observation_space: Space, action_space: Space, *,
         *_drawing(START_NOISE, starting),
     )
 
-    def one(*leaves: Array) -> list[Array]:
+    def one(*leaves: Array) -> list[Any]:
         given = dict(zip((slot.name for slot in inputs), leaves, strict=True))
         observation, before = tree_of(OBSERVATION, seen, given), tree_of(MEMORY, memory, given)
         if remembers:

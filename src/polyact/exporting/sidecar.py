@@ -15,6 +15,7 @@ from polyact import spaces
 from polyact.errors import PolyactError, one_line
 from polyact.exporting.program import Program, Slot
 from polyact.files import whole_file
+from polyact.policies.base import Policy
 from polyact.spaces import Space
 
 VERSION = 1
@@ -37,12 +38,18 @@ class Exported:
     provenance: dict[str, Any]
 
 
-def exported(program: Program, runtime: str, policy: str, control_hz: float | None, provenance: dict[str, Any]) -> Exported:
-    """The description of a program that is written for a runtime ("onnx", "stablehlo" or "numpy")."""
+def exported(program: Program, runtime: str, policy: Policy, control_hz: float | None, provenance: dict[str, Any]) -> Exported:
+    """The description of a policy's program that is written for a runtime ("onnx", "stablehlo" or "numpy")."""
     distributions = {slot.name: slot.draw.kind for slot in program.inputs if slot.draw is not None}
     inputs, outputs = (tuple(Slot(s.name, s.shape, s.dtype) for s in slots) for slots in (program.inputs, program.outputs))
     seen, done = program.observation_space, program.action_space
-    return Exported(runtime, policy, program.chunk, inputs, outputs, distributions, seen, done, control_hz, provenance)
+    return Exported(runtime, _called(policy), program.chunk, inputs, outputs, distributions, seen, done, control_hz, provenance)
+
+
+def _called(policy: Policy) -> str:
+    """The classes of a policy and of those that it wraps: "Greedy(Gaussian)"."""
+    inner = getattr(policy, "policy", None)
+    return type(policy).__name__ + (f"({_called(inner)})" if isinstance(inner, Policy) else "")
 
 
 def beside(path: Path) -> Path:
@@ -86,7 +93,7 @@ def read(path: Path) -> Exported:
         seen, done = (spaces.from_json(content[name]) for name in ("observation_space", "action_space"))
         runtime, policy, chunk, hz = (content[name] for name in ("runtime", "policy", "chunk", "control_hz"))
         return Exported(
-            str(runtime), str(policy), bool(chunk), inputs, outputs, distributions, seen, done, hz, content["provenance"]
+            str(runtime), str(policy), bool(chunk), inputs, outputs, distributions, seen, done, hz, dict(content["provenance"])
         )
     except FileNotFoundError as error:
         raise PolyactError(f"{path} has no description {file.name} beside it; it was not written by polyact export") from error

@@ -18,7 +18,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def write_stablehlo(program: Program, facts: sidecar.Exported, path: Path) -> Run:
     """Write the program and its description; returns its function of arrays by name.
 
-    The batch is free. It runs on CPUs, GPUs and TPUs where all its operations do.
+    The batch is free. It runs on CPUs, GPUs and TPUs where all its operations do. PolyactError when it asks the host.
     """
     need("flatbuffers", "export", "writing StableHLO")
     (batch,) = jax.export.symbolic_shape("batch")
@@ -28,8 +28,12 @@ def write_stablehlo(program: Program, facts: sidecar.Exported, path: Path) -> Ru
         made = jax.export.export(function, platforms=PLATFORMS)(*structs)
     except (NotImplementedError, ValueError):  # LAPACK's routines exist on one platform only
         made = jax.export.export(function)(*structs)
+    try:
+        content = bytes(made.serialize())
+    except (NotImplementedError, ValueError) as error:
+        raise PolyactError(f"this policy can't be written as StableHLO: {one_line(error)}") from error
     with whole_file(path) as aside:
-        aside.write_bytes(bytes(made.serialize()))
+        aside.write_bytes(content)
     sidecar.write(facts, path)
     return read_stablehlo(path)
 

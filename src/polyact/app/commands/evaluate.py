@@ -27,15 +27,17 @@ from polyact.policies.scripted import Scripted
 
 
 def run(command: Eval) -> None:
-    if not command.runs:
-        raise PolyactError("eval needs at least one run folder, 'random' or 'expert:NAME'")
+    if not command.runs and not command.onnx:
+        raise PolyactError("eval needs at least one run folder, 'random', 'expert:NAME' or --onnx FILE")
     cache.enable()
-    name = command.env or _env_of(command.runs)
+    name = command.env or _env_of(command.runs, command.onnx)
     env = catalogue.make(name)
-    if len(set(command.runs)) < len(command.runs):
-        raise PolyactError(f"the same run is named twice: {', '.join(command.runs)}")
+    texts = (*command.runs, *command.onnx)
+    if len(set(texts)) < len(texts):
+        raise PolyactError(f"the same run is named twice: {', '.join(texts)}")
     clock, latencies, key = _clock(command), _latencies(command), jax.random.key(command.seed)
-    policies = {label: _policies(text, name, env) for label, text in zip(_labels(command.runs), command.runs, strict=True)}
+    loaded = [_policies(text, name, env) for text in command.runs] + [[_exported(text, env)] for text in command.onnx]
+    policies = dict(zip(_labels(texts), loaded, strict=True))
     clock = measured(clock, policies, env, explore=command.stochastic)
     played = play(policies, env, episodes=command.episodes, key=key, clock=clock, explore=command.stochastic)
     report = report_of(played, title=f"Evaluation in {name}", clock=clock).with_facts(
@@ -81,6 +83,20 @@ def _policies(text: str, env_name: str, env: Any) -> list[Policy]:
     return [_for_env(policy, env, text) for policy in found]
 
 
+def _described(file: str) -> dict[str, Any]:
+    from polyact.exporting import sidecar  # few evaluations need what it loads
+
+    return sidecar.read(Path(file)).provenance
+
+
+def _exported(text: str, env: Any) -> Policy:
+    from polyact.exporting.onnx_file import OnnxPolicy, check_fits_onnx
+
+    policy = OnnxPolicy.load(Path(text))
+    check_fits_onnx(policy, env, text)
+    return policy
+
+
 def _for_env(policy: Policy, env: Any, text: str) -> Policy:
     """The policy of the one body that has the environment's spaces, where a policy has several."""
     if not isinstance(policy, MultiBody):
@@ -97,12 +113,15 @@ def _for_env(policy: Policy, env: Any, text: str) -> Policy:
     return policy.for_body(fitting[0])
 
 
-def _env_of(texts: tuple[str, ...]) -> str:
+def _env_of(texts: tuple[str, ...], files: tuple[str, ...]) -> str:
     for text in texts:
         if _built_in(text) or (Path(text) / saving.DESCRIPTION).exists():
             continue
         if name := runs.read(Path(text)).facts.get("env"):
             return name
+    for file in files:
+        if name := _described(file).get("env"):
+            return str(name)
     raise PolyactError("none of the runs names an environment; say which with --env")
 
 

@@ -23,6 +23,9 @@ def scan(graph: Graph, values: Sequence[Value], equation: Any, run: Run) -> list
     given = [Value(aval.shape, np.dtype(aval.dtype), graph.fresh("step")) for aval in avals]
     results = run(body, inner, [*values[:consts], *given])
     names = [_output(body, value, variable.aval) for value, variable in zip(results, inner.jaxpr.outvars, strict=True)]
+    if len(given) == carries:  # the length of a Scan is that of what it walks along: here of a row of numbers that nothing reads
+        start.append(Value.known(np.arange(equation.params["length"])))
+        given.append(Value((), start[-1].dtype, graph.fresh("step")))
     inputs = [declared(value.name, value.shape, value.dtype) for value in given]
     outputs = [undeclared(name, variable.aval.dtype) for name, variable in zip(names, inner.jaxpr.outvars, strict=True)]
     rows, columns = len(given) - carries, len(results) - carries
@@ -32,7 +35,7 @@ def scan(graph: Graph, values: Sequence[Value], equation: Any, run: Run) -> list
         len(results),
         body=helper.make_graph(body.nodes, graph.fresh("body"), inputs, outputs),
         num_scan_inputs=rows,
-        **({"scan_input_directions": [reverse] * rows} if rows else {}),
+        scan_input_directions=[reverse] * rows,
         **({"scan_output_directions": [reverse] * columns} if columns else {}),
     )
     return _values(equation, made)

@@ -50,20 +50,18 @@ def gather(graph: Graph, values: Sequence[Value], equation: Any) -> Value:
     found = graph.op("GatherND", name, _joined(graph, places, frame)) if axes else graph.op("Identity", name)
     if parameters["mode"] == Mode.FILL_OR_DROP and valid:
         found = _filled(graph, found, valid, len(frame), len(rest), operand.dtype, parameters["fill_value"])
-    order = _output_order(numbers.offset_dims, len(shape), len(batch), inner, rest, windows)
+    order = _output_order([int(axis) for axis in numbers.offset_dims], len(shape), len(batch), inner, rest, windows)
     now = (*frame, *(extent[axis] for axis in rest))
     return transposed(graph, Value(now, operand.dtype, found), order)
 
 
-def _output_order(
-    offsets: Sequence[int], rank: int, batch: int, inner: list[int], rest: list[int], windows: list[int]
-) -> list[int]:
+def _output_order(offsets: list[int], rank: int, batch: int, inner: list[int], rest: list[int], windows: list[int]) -> list[int]:
     """Which axis of [batch.., inner.., rest..] each axis of the output is."""
     present = {axis: batch + place for place, axis in enumerate([*inner, *rest])}
     order, next_batch = [], 0
     for axis in range(rank):
         if axis in offsets:
-            order.append(present[windows[list(offsets).index(axis)]])
+            order.append(present[windows[offsets.index(axis)]])
         else:
             order.append(next_batch)
             next_batch += 1
@@ -75,7 +73,8 @@ def scatter(graph: Graph, values: Sequence[Value], equation: Any) -> Value:
     parameters, extent = equation.params, equation.invars[0].aval.shape
     numbers, shape = parameters["dimension_numbers"], equation.invars[2].aval.shape
     operand, starts, updates = (graph.whole(value, atom.aval.shape) for value, atom in zip(values, equation.invars, strict=True))
-    indexed, along, windows = numbers.scatter_dims_to_operand_dims, numbers.operand_batching_dims, numbers.update_window_dims
+    indexed, along = numbers.scatter_dims_to_operand_dims, numbers.operand_batching_dims
+    windows = [int(axis) for axis in numbers.update_window_dims]
     batch = [axis for axis in range(len(shape)) if axis not in windows]
     walked = [axis for axis in range(len(extent)) if axis not in (*numbers.inserted_window_dims, *along)]
     places, valid = [], []
