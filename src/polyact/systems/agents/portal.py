@@ -17,7 +17,7 @@ trees. No placebo holds.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -239,12 +239,12 @@ print(ledger.accepted[-1].text, ledger.accepted[-1].outcome.score)
 """,
 )
 
-EXPERIMENT = Experiment(
+SEARCH = Experiment(
     measure,
-    ARMS,
+    {name: ARMS[name] for name in ("portal", "no feedback", "random edits")},
     {
         "smoke": Scale(2, Sizes(trees=12, games=8, batch=4, maps=2, logs=16, fitting=50, rounds=1)),
-        "laptop": Scale(5, Sizes(trees=100, games=32, batch=5, maps=16, logs=512, fitting=1000, rounds=2)),
+        "laptop": Scale(20, Sizes(trees=100, games=32, batch=5, maps=16, logs=512, fitting=1000, rounds=2)),
     },
     testbed="two against two in an arena of 16 x 16 cells, 16 maps and 16 held-out ones, 8 scripted kinds of foe",
     budget=Budget(
@@ -256,38 +256,41 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     runner="threads",
 )
+RIVALS = replace(
+    SEARCH,
+    arms={name: arm for name, arm in ARMS.items() if name not in ("no feedback", "random edits")},
+    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=5)},
+)
 
 CLAIMS = (
     Claim(
         "feedback",
         "with feedback a tree wins at least 5 points more games than the best of as many trees without",
-        EXPERIMENT,
+        SEARCH,
         "known",
         Beats("portal", {"no feedback": 0.05}),
     ),
     Claim(
         "edits",
         "choosing edits by statistics is better than random changes of the best tree",
-        EXPERIMENT,
+        SEARCH,
         "known",
         Beats("portal", {"random edits": 0.0}),
     ),
     Claim(
         "neural tasks",
         "trees with learned aiming win more games than trees of rules, and more than PPO with as many steps",
-        EXPERIMENT,
+        RIVALS,
         "known",
         Beats("portal", {"rules only": 0.0, "ppo": 0.0}),
     ),
     Claim(
         "new maps",
         "on held-out maps the tree loses fewer than 10 points",
-        EXPERIMENT,
+        SEARCH,
         "lost on new maps",
         Within("portal", high=0.1),
         better="lower",
     ),
-    Claim(
-        "speed", "a tick takes a thousandth of a call of the proposer, or less", EXPERIMENT, "call/tick", Within("portal", low=1000)
-    ),
+    Claim("speed", "a tick takes a thousandth of a call of the proposer, or less", RIVALS, "call/tick", Within("portal", low=1000)),
 )
