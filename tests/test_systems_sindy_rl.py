@@ -8,10 +8,21 @@ import pytest
 from polyact.acting.rollout import rollout
 from polyact.envs.pendulum import Pendulum
 from polyact.learning.ppo import PPO
-from polyact.learning.sparse_regression import Library
+from polyact.learning.sparse_regression import Library, ridge
 from polyact.nets.mlp import Network
 from polyact.policies.random_policy import RandomPolicy
-from polyact.systems.online.sindy_rl import Arena, Dyna, Formulae, SINDy, Surrogate, dyna, sparse_policy, transitions
+from polyact.systems.online.sindy_rl import (
+    Arena,
+    Dyna,
+    Formulae,
+    SINDy,
+    SparsePolicy,
+    Surrogate,
+    beyond_bounds,
+    dyna,
+    sparse_policy,
+    transitions,
+)
 
 KEY, ENV = jax.random.key(0), Pendulum()
 DATA = rollout(RandomPolicy(ENV.action_space), ENV, episodes=5, key=KEY)
@@ -55,7 +66,7 @@ def test_the_surrogate_stays_on_its_circle_and_within_bounds():
     assert np.all(np.isfinite(state))
 
 
-def test_episodes_start_where_real_ones_did():
+def test_episodes_start_in_states_that_were_met():
     world = surrogate()
     start, _ = world.reset(KEY)
     assert float(jnp.abs(world.arena.starts - start).max(1).min()) == 0
@@ -76,10 +87,20 @@ def test_a_policy_that_is_a_polynomial_is_recovered():
     formula = sparse_policy(found.policy, found.surrogate, KEY, episodes=2)
     assert formula.coefficients.shape == (20, 1)
     assert 0 < formula.terms <= 20
-    again = sparse_policy(formula, found.surrogate, KEY, episodes=2)
-    np.testing.assert_allclose(again.coefficients, formula.coefficients, atol=5e-2)  # actions are clipped, so the fit is not exact
+    small = SparsePolicy(formula.body, Library(3, 3), jnp.zeros((20, 1)).at[1:4, 0].set(jnp.asarray([0.3, -0.2, 0.04])))
+    again = sparse_policy(small, found.surrogate, KEY, episodes=2)
+    acts = [jax.vmap(lambda o, p=p: p.act(o, None, KEY)[0])(jnp.asarray(DATA.observation)) for p in (small, again)]
+    np.testing.assert_allclose(*acts, atol=5e-3)
 
 
-def test_what_judges_is_not_data():
-    settings = Dyna(rounds=3, random=5, more=2)
-    assert settings.episodes == 9
+def test_beyond_a_bound_anything_is_as_good():
+    rows = np.linspace(-1, 1, 201)[:, None]
+    np.testing.assert_array_equal(beyond_bounds(rows, 0.9 * rows), 0.9 * rows)
+    wanted = np.clip(3 * rows, -1, 1)
+    targets = beyond_bounds(rows, wanted)
+    inside = np.abs(wanted) <= 0.95
+    np.testing.assert_array_equal(targets[inside], wanted[inside])
+    assert np.all(targets * np.sign(wanted) >= np.abs(wanted))
+    slopes = [float(ridge(rows, columns, 0.0)[0, 0]) for columns in (wanted, beyond_bounds(rows, wanted, 500))]
+    assert slopes[0] < 1.5
+    assert slopes[1] == pytest.approx(3, rel=1e-3)

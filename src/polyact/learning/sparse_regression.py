@@ -55,7 +55,8 @@ class Library:
 
 def ridge(features: Features, targets: Targets, penalty: float) -> Coefficients:
     """Minimiser of |features w - targets|^2 + penalty |w|^2, on features divided by their root mean square."""
-    return _refitted(features, targets, penalty, np.ones((features.shape[1], targets.shape[1]), bool))
+    normal = Normal.of(features, targets)
+    return normal.solved(penalty, np.ones(normal.moment.shape, bool)) / normal.scale
 
 
 def thresholded(features: Features, targets: Targets, *, penalty: float, threshold: float, rounds: int = 20) -> Coefficients:
@@ -64,15 +65,15 @@ def thresholded(features: Features, targets: Targets, *, penalty: float, thresho
     A coefficient is small when what it contributes (itself times its feature's root mean square) is below `threshold`: thresholds on raw
     coefficients would judge a feature by its unit.
     """
-    scale = _scale(features)
-    active = np.ones((features.shape[1], targets.shape[1]), bool)
-    found = _refitted(features, targets, penalty, active)
+    normal = Normal.of(features, targets)
+    active = np.ones(normal.moment.shape, bool)
+    found = normal.solved(penalty, active)
     for _ in range(rounds):
-        keep = active & (np.abs(found) * scale[:, None] >= threshold)
+        keep = active & (np.abs(found) >= threshold)
         if np.array_equal(keep, active):
             break
-        active, found = keep, _refitted(features, targets, penalty, keep)
-    return found
+        active, found = keep, normal.solved(penalty, keep)
+    return found / normal.scale
 
 
 def bagged(
@@ -101,19 +102,28 @@ def bagged(
     return np.stack(found)
 
 
-def _scale(features: Features) -> Float[np.ndarray, " F"]:
-    size = np.sqrt(np.mean(np.square(features), 0))
-    return np.where(size > 0, size, 1.0)
+@dataclass(frozen=True)
+class Normal:
+    """The normal equations of features divided by their root mean square `scale` [F, 1]; all that fits of the same rows share."""
 
+    scale: Float[np.ndarray, "F 1"]
+    gram: Float[np.ndarray, "F F"]
+    moment: Coefficients
 
-def _refitted(features: Features, targets: Targets, penalty: float, active: np.ndarray) -> Coefficients:
-    """Ridge regression of each target on its active features."""
-    scale = _scale(features)
-    scaled = np.asarray(features, np.float64) / scale
-    gram, moment = scaled.T @ scaled, scaled.T @ np.asarray(targets, np.float64)
-    found = np.zeros(active.shape)
-    for target, chosen in enumerate(active.T):
-        if chosen.any():
-            matrix = gram[np.ix_(chosen, chosen)] + penalty * np.eye(chosen.sum())
-            found[chosen, target] = np.linalg.lstsq(matrix, moment[chosen, target], rcond=None)[0]
-    return found / scale[:, None]
+    @classmethod
+    def of(cls, features: Features, targets: Targets) -> "Normal":
+        size = np.sqrt(np.mean(np.square(features), 0))
+        scale = np.where(size > 0, size, 1.0)
+        scaled = np.asarray(features, np.float64) / scale
+        # einsum and not BLAS, whose threads wait for each other where several fits run side by side
+        gram = np.einsum("ni,nj->ij", scaled, scaled)
+        return cls(scale[:, None], gram, np.einsum("ni,nj->ij", scaled, np.asarray(targets, np.float64)))
+
+    def solved(self, penalty: float, active: np.ndarray) -> Coefficients:
+        """Ridge regression of each target on its active [F, T] features, in units of `scale`."""
+        found = np.zeros(active.shape)
+        for target, chosen in enumerate(active.T):
+            if chosen.any():
+                matrix = self.gram[np.ix_(chosen, chosen)] + penalty * np.eye(chosen.sum())
+                found[chosen, target] = np.linalg.lstsq(matrix, self.moment[chosen, target], rcond=None)[0]
+        return found

@@ -38,7 +38,7 @@ from polyact.learning.optimiser import Optimiser
 from polyact.learning.ppo import PPO
 from polyact.learning.process import OnPolicyProcess, advance
 from polyact.learning.program import as_count
-from polyact.learning.sparse_regression import Library, bagged
+from polyact.learning.sparse_regression import Library, bagged, ridge
 from polyact.nets.mlp import Network
 from polyact.policies.base import Action, Memory, Observation, Policy, greedy
 from polyact.policies.random_policy import RandomPolicy
@@ -46,12 +46,15 @@ from polyact.policies.spec import Body, Spec
 from polyact.spaces import Box, Space
 
 Circles = tuple[tuple[int, int], ...]
+STARTS = 500
+PENALTY = 1e-6  # of the policy's regression
 
 
 class Arena(eqx.Module):
-    """What a surrogate takes over from the real world: spaces, horizon, where episodes start [N, O], and what is known of its states.
+    """What a surrogate takes over from the real world: spaces, horizon, and what is known of its states.
 
-    low, high [O]: beyond them nothing is simulated; a polynomial would run away. circles: pairs of entries that are a cosine and a sine.
+    starts [N, O]: states that were met, in which episodes start. low, high [O]: beyond them nothing is simulated; a polynomial would run
+    away. circles: pairs of entries that are a cosine and a sine.
     """
 
     observation_space: Space = eqx.field(static=True)
@@ -71,7 +74,7 @@ class Arena(eqx.Module):
         assert isinstance(space, Box)
         low = np.where(np.isfinite(space.low), space.low, middle - reach)
         high = np.where(np.isfinite(space.high), space.high, middle + reach)
-        starts = seen[episodes.starts + np.arange(episodes.count)]
+        starts = seen[np.linspace(0, len(seen) - 1, STARTS).astype(int)]  # always as many: one program for all rounds
         starts, low, high = (jnp.asarray(rows, jnp.float32) for rows in (starts, low, high))
         return cls(space, env.action_space, env.horizon, starts, low, high, circles)
 
@@ -207,15 +210,10 @@ class Dyna:
     """rounds of: fit, train for `updates` rollouts of PPO in the surrogate, play `more` real episodes. random: episodes at first."""
 
     rounds: int = 3
-    updates: int = 25
-    random: int = 5
-    more: int = 2
+    updates: int = 30
+    random: int = 8
+    more: int = 3
     envs: int = 16
-
-    @property
-    def episodes(self) -> int:
-        """Real episodes in all; after the last round none is played."""
-        return self.random + (self.rounds - 1) * self.more
 
 
 @dataclass(frozen=True)
@@ -277,7 +275,7 @@ class SparsePolicy(Policy):
 
 
 def sparse_policy(
-    policy: Policy, surrogate: Surrogate, key: PRNGKeyArray, *, episodes: int = 20, spread: float = 0.1, degree: int = 3
+    policy: Policy, surrogate: Surrogate, key: PRNGKeyArray, *, episodes: int = 20, spread: float = 0.3, degree: int = 3
 ) -> SparsePolicy:
     """The policy as a sparse formula, regressed on what it does without exploration in states of the surrogate and near them.
 
@@ -290,9 +288,23 @@ def sparse_policy(
     states = jnp.concatenate([seen, jax.vmap(lambda o: surrogate.arena.settled(o)[0])(moved)])
     wanted = jax.vmap(lambda o: body.to_unit(best.act(o, None, key)[0]))(states)
     library = Library(states.shape[1], degree)
-    rows, targets = library(np.asarray(states, np.float64)), np.asarray(wanted, np.float64)
-    found = bagged(rows, targets, penalty=1e-6, threshold=1e-5, members=20, seed=_number(key))
+    rows = library(np.asarray(states, np.float64))
+    targets = beyond_bounds(rows, np.asarray(wanted, np.float64))
+    found = bagged(rows, targets, penalty=PENALTY, threshold=1e-5, members=20, seed=_number(key))
     return SparsePolicy(body, library, jnp.asarray(np.median(found, 0), jnp.float32))
+
+
+def beyond_bounds(rows: np.ndarray, wanted: np.ndarray, rounds: int = 10) -> np.ndarray:
+    """Targets for a formula that will be clipped: where the action wanted is at a bound, what the fit gives beyond it is as good.
+
+    Ordinary least squares would bend the formula everywhere else to stay at the bound there.
+    """
+    targets = wanted
+    for _ in range(rounds):
+        fitted = rows @ ridge(rows, targets, PENALTY)
+        at_bound = (np.abs(wanted) > 0.95) & (fitted * np.sign(wanted) > np.abs(wanted))
+        targets = np.where(at_bound, fitted, wanted)
+    return targets
 
 
 CARD = Card(
@@ -312,6 +324,8 @@ formula = sparse_policy(found.policy, found.surrogate, jax.random.key(1))
 )
 
 CIRCLES = ((0, 1),)
+# At PPO's default rate a policy can collapse when the surrogate changes.
+IN_SURROGATES = PPO(optimiser=Optimiser(3e-4, schedule="linear", clip_norm=0.5, epsilon=1e-5))
 
 
 @dataclass(frozen=True)
@@ -355,7 +369,7 @@ def _measure(key: PRNGKeyArray, fit_model: Fit, sizes: Sizes, prepared: Prepared
     """score: return, 0 that of random actions and 1 that of model-free PPO at its end. data: real steps as a share of those PPO takes to
     0.9. kept: score of the sparse policy as a share of the network's; terms: its coefficients; model numbers: those of the model.
     Episodes that only judge are not counted, for either side."""
-    found = dyna(fit_model, PPO(), Pendulum(), sizes.dyna, key, CIRCLES)
+    found = dyna(fit_model, IN_SURROGATES, Pendulum(), sizes.dyna, key, CIRCLES)
     formula = sparse_policy(found.policy, found.surrogate, key)
     begin = jax.random.split(key, 11)[0]
     span = prepared.plateau - prepared.random
@@ -384,14 +398,15 @@ EXPERIMENT = Experiment(
     },
     scales={
         "smoke": Scale(2, Sizes(Dyna(rounds=2, updates=2), 10, 4)),
-        "laptop": Scale(5, Sizes(Dyna(), 75, 20)),
+        "laptop": Scale(4, Sizes(Dyna(), 90, 20)),
     },
     testbed="pendulum with cosine and sine of the angle as observations",
     budget=Budget(
-        data="1800 real steps: 5 random episodes and two times 2 of the policy's own; model-free PPO 150 000",
-        steps="75 updates of PPO, in three surrogates or in the real world",
+        data="2800 real steps: 8 random episodes and two times 3 of the policy's own; model-free PPO 184 000",
+        steps="90 updates of PPO, in three surrogates or in the real world",
         network="two hidden layers of 64",
-        tuning="none: PPO's defaults; penalty and threshold of the released code",
+        tuning="penalty, threshold and PPO's rate in surrogates of the released code; real steps and rounds on seeds below 1000, alike for "
+        "every arm; model-free PPO at its defaults, which are three times faster",
     ),
     runner="threads",
 )
