@@ -17,3 +17,13 @@ def room_for_programs():
     from polyact.learning.program import release_programs
 
     release_programs(unless_fewer_maps_than=20_000)
+
+
+@pytest.fixture(scope="module")
+def unoptimised():
+    """For tests that compile many programs and run each a few times."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -105,13 +105,13 @@ def late() -> RealTime:
     return RealTime(small(ChunkRegression.create, horizon=4), DONE, jnp.array([1, 2]), 4, 3, "chunk")
 
 
-# Every class, with the variants that bring operations of their own.
+# Every class; after a comma, variants of one that bring operations of their own.
 MAKERS = {
     "deterministic, every layer": lambda: filled(Deterministic.create, SPEC, FANCY),
     "deterministic, partly bounded, waves": lambda: filled(Deterministic.create, HALF, Network(width=4, depth=1, fourier=2)),
     "gaussian": lambda: small(Gaussian.create),
     "gaussian, spread by observation": lambda: small(Gaussian.create, log_std=None),
-    "gaussian, greedy": lambda: greedy(small(Gaussian.create)),
+    "greedy gaussian": lambda: greedy(small(Gaussian.create)),
     "tanh gaussian": lambda: small(TanhGaussian.create),
     "mixture": lambda: small(GaussianMixture.create),
     "mixture, greedy": lambda: greedy(small(GaussianMixture.create)),
@@ -136,9 +136,9 @@ MAKERS = {
         Diffusion.create, denoiser="sieve", history=2, schedule="linear", levels=4, sampler="ddpm", horizon=4
     ),
     "diffusion, karras, heun": lambda: diffusion(schedule="karras", sampler="heun", drop=0.1),
-    "diffusion, denser": lambda: Densest(diffusion(), 3),
-    "diffusion, extra steps": lambda: ExtraSteps(diffusion(), 2),
-    "diffusion, warm": lambda: RealTimeIteration(diffusion(), 2, (1,), 0.5, 0.5),
+    "densest of diffusions": lambda: Densest(diffusion(), 3),
+    "extra steps of diffusion": lambda: ExtraSteps(diffusion(), 2),
+    "warm diffusion": lambda: RealTimeIteration(diffusion(), 2, (1,), 0.5, 0.5),
     "flow, transformer": lambda: small(Flow.create, denoiser="transformer", horizon=4, steps=4),
     "flow, sde, clipped": lambda: small(Flow.create, denoiser="mlp", sampler="sde", clip=True, horizon=4, steps=4),
     "one of several bodies": lambda: filled(MultiBody.create, Spec.from_sources(SOURCES, 7)).for_body("b"),

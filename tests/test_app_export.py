@@ -4,7 +4,6 @@ import json
 import sys
 
 import jax
-import numpy as np
 import pytest
 from policy_examples import filled
 from test_app_cli import refused, run, spoken
@@ -13,21 +12,21 @@ from polyact import saving
 from polyact.acting.rollout import rollout
 from polyact.envs import catalogue
 from polyact.exporting import sidecar
-from polyact.exporting.onnx_file import OnnxPolicy
 from polyact.policies.base import greedy
+from polyact.policies.chunk import ChunkRegression
 from polyact.policies.gaussian import Gaussian
-from polyact.policies.generative.flow import Flow
 from polyact.policies.multibody import MultiBody
 from polyact.policies.random_policy import RandomPolicy
 from polyact.policies.recurrent import Recurrent
 from polyact.policies.spec import Spec
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 ENV = catalogue.make("double-integrator")
 SPEC = Spec.of(ENV.observation_space, ENV.action_space, 10)
 POLICIES = {
     "gaussian": lambda: filled(Gaussian.create, SPEC),
     "recurrent": lambda: filled(Recurrent.create, SPEC),
-    "flow": lambda: filled(Flow.create, SPEC, denoiser="mlp", horizon=4, steps=2),
+    "chunks": lambda: filled(ChunkRegression.create, SPEC, horizon=4, history=2),
     "several": lambda: filled(MultiBody.create, SPEC),
     "random": lambda: RandomPolicy(ENV.action_space),
 }
@@ -63,18 +62,16 @@ def test_a_file_and_its_description_are_written_and_the_difference_is_said(place
     assert facts["observation_space"]["type"] == facts["action_space"]["type"] == "Box"
 
 
-def test_memory_chunks_and_noise_are_named(place, here, capsys):
-    options = ("--execute", 2, "--control-hz", 50)
-    run("export", place / "flow", *options)
-    out = capsys.readouterr().out
-    assert "noise.0 -> action, next_memory.chunk, next_memory.played, next_memory.planner" in " ".join(out.split())
-    assert "Largest difference" in out
-    facts = sidecar.read(here / "flow.onnx")
-    assert facts.policy == "RecedingHorizon(Flow)"
-    assert facts.distributions == {"noise.0": "normal"}
-    assert facts.control_hz == 50
-    run("export", place / "flow", "--chunk", "--overwrite")
-    assert sidecar.read(here / "flow.onnx").outputs[0].shape == (4, 1)
+def test_memory_and_chunks_are_named(place, here, capsys):
+    run("export", place / "chunks", "--execute", 2, "--control-hz", 50)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "observation, memory.chunk, memory.played, memory.planner" in said
+    assert "reset -> action, next_memory.chunk, next_memory.played, next_memory.planner" in said
+    assert "Largest difference" in said
+    facts = sidecar.read(here / "chunks.onnx")
+    assert (facts.policy, facts.control_hz) == ("RecedingHorizon(ChunkRegression)", 50)
+    run("export", place / "chunks", "--chunk", "--overwrite")
+    assert sidecar.read(here / "chunks.onnx").outputs[0].shape == (4, 1)
 
 
 def test_every_format_is_written(place, here):
@@ -83,23 +80,19 @@ def test_every_format_is_written(place, here):
         assert sorted(path.name for path in (here / format).iterdir()) == sorted([*files, files[-1] + ".json"])
 
 
-def test_a_deterministic_file_scores_exactly_what_the_policy_scores(place, here):
-    for name in ("gaussian", "recurrent"):
-        run("export", place / name)
-        original, exported = greedy(saving.load(place / name)), OnnxPolicy.load(here / f"{name}.onnx")
-        returns = [rollout(p, ENV, episodes=8, key=jax.random.key(0)).returns for p in (original, exported)]
-        np.testing.assert_allclose(*returns, rtol=1e-4)
-
-
-def test_eval_scores_a_file_without_the_policy(place, here, capsys):
-    run("export", place / "gaussian", "--env", "double-integrator")
+def test_eval_scores_a_deterministic_file_as_the_policy_does(place, here, capsys):
+    run("export", place / "recurrent", "--env", "double-integrator")
     capsys.readouterr()
-    run("eval", "--onnx", "gaussian.onnx", "--episodes", 4, "--json")
-    assert spoken(capsys)["sections"][0]["tables"][0]["rows"][0][0] == "gaussian.onnx"
+    run("eval", "--onnx", "recurrent.onnx", "--episodes", 8, "--seed", 3, "--json")
+    row = spoken(capsys)["sections"][0]["tables"][0]["rows"][0]
+    original = rollout(greedy(saving.load(place / "recurrent")), ENV, episodes=8, key=jax.random.key(3))
+    assert row[0] == "recurrent.onnx"
+    assert row[1]["value"] == pytest.approx(original.returns.mean(), rel=1e-5)
 
 
 def test_a_random_file_scores_what_the_policy_scores_within_the_interval(place, here, capsys):
     run("export", place / "gaussian", "--stochastic")
+    assert sidecar.read(here / "gaussian.onnx").distributions == {"noise.0": "normal"}
     capsys.readouterr()
     both = (place / "gaussian", "--onnx", here / "gaussian.onnx", "--stochastic")
     run("eval", *both, "--env", "double-integrator", "--episodes", 64, "--json")
@@ -122,8 +115,8 @@ def test_several_bodies_and_spaces_that_a_policy_does_not_say(place, here):
         (("gaussian", "--out", "policy.bin"), "expected a file that ends in .onnx"),
         (("gaussian", "--chunk"), "--chunk has no effect: Gaussian plans no chunks of actions"),
         (("gaussian", "--execute", 2), "--execute has no effect"),
-        (("flow", "--execute", 9), "between 1 and the horizon 4"),
-        (("flow", "--execute", 2, "--chunk"), "contradict each other"),
+        (("chunks", "--execute", 9), "between 1 and the horizon 4"),
+        (("chunks", "--execute", 2, "--chunk"), "contradict each other"),
         (("gaussian", "--body", "a"), "--body a has no effect"),
         (("several", "--body", "a"), "unknown body 'a'"),
         (("gaussian", "--control-hz", 0), "expected a positive number"),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from export_examples import DISCRETE, HALF, MASKED, SEVERAL, SPEC, made
@@ -17,6 +18,7 @@ from polyact.exporting.numpy_file import write_numpy
 from polyact.exporting.numpy_network import ACTIVATIONS
 from polyact.exporting.program import program_of, spaces_of
 from polyact.learning.greedy_q import GreedyQ
+from polyact.nets.layers import activation
 from polyact.nets.mlp import Network
 from polyact.policies.base import greedy
 from polyact.policies.categorical import Categorical
@@ -24,9 +26,11 @@ from polyact.policies.deterministic import Deterministic
 from polyact.policies.gaussian import Gaussian, TanhGaussian
 from polyact.policies.spec import Spec
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 WORDS = spaces.Dict({"arm": spaces.Box(-1, 1, (2, 2)), "both": spaces.Tuple((spaces.MultiDiscrete((2, 3)), spaces.MultiBinary(2)))})
+LAYERS = Network(width=4, layer_norm=True, residual=True, fourier=2, spectral_norm=True, activation="mish")
 MAKERS = {
-    **{f"deterministic, {name}": (lambda name=name: layers(name)) for name in ACTIVATIONS},
+    "deterministic, every layer": lambda: filled(Deterministic.create, SPEC, LAYERS),
     "deterministic, linear": lambda: filled(Deterministic.create, HALF, Network(depth=0)),
     "deterministic, of many parts": lambda: filled(Deterministic.create, Spec.of(WORDS, SPEC.action_space, 10)),
     "gaussian": lambda: filled(Gaussian.create, SPEC),
@@ -54,10 +58,6 @@ for file in sorted(Path(place).glob("policy_*.py")):
 """
 
 
-def layers(activation):
-    return filled(Deterministic.create, SPEC, Network(width=4, layer_norm=True, residual=True, fourier=2, activation=activation))
-
-
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory):
     """Of every policy: the largest error of its file, run by a Python that has only NumPy."""
@@ -75,7 +75,7 @@ def write(place, number, policy):
     grow = {name: 1e4 if name.startswith("observation") and array.dtype.kind == "f" else 1 for name, array in large.items()}
     given = {name: np.concatenate([array, (grow[name] * large[name]).astype(array.dtype)]) for name, array in ordinary.items()}
     np.savez(file.with_suffix(".in.npz"), **given)
-    return np.asarray(program.function([given[slot.name] for slot in program.inputs])[0])
+    return np.asarray(jax.jit(program.function)([given[slot.name] for slot in program.inputs])[0])
 
 
 def run_with_numpy_alone(place):
@@ -98,6 +98,12 @@ def error(place, number, wanted):
 def test_the_file_does_what_the_policy_does(errors, name):
     print(f"numpy {name}: largest error {errors[name]:.1e}")
     assert errors[name] < 1e-5
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_of_the_networks(name):
+    x = np.linspace(-9, 9, 200, dtype=np.float32)
+    np.testing.assert_allclose(eval(ACTIVATIONS[name]), activation(name)(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["recurrent, gru", "chunk", "flow, transformer", "random", "ensemble, mean"])
