@@ -18,6 +18,7 @@ ROOMS = {
     "composition": "Composition",
     "evaluation": "Evaluation",
     "serving": "Serving",
+    "exporting": "Exporting",
     "client": "Client",
     "claims": "Claims",
 }
