@@ -44,7 +44,7 @@ class Smooth(NoisePolicy):
     def chunk(self, observation, memory, key):
         return self.generate(CONDITION, key), memory
 
-    def generate(self, condition, key, *, start=None, levels=None, change=None):
+    def generate(self, condition, key, *, start=None, skip=0, change=None):
         field = changed(lambda noisy, time: self.denoised(condition, noisy, time), change)
         return denoise(Sampler(steps=20), self.path, field, jax.random.normal(key, (H, A)), key)
 

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from polyact.data.sampling import Batch, Sampling
 from polyact.policies.generative.denoised import Change, Denoised
@@ -145,11 +145,12 @@ class NoisePolicy(ChunkPolicy):
         key: PRNGKeyArray,
         *,
         start: Float[Array, "H A"] | None = None,
-        levels: Float[Array, "L"] | None = None,
+        skip: int | Int[Array, ""] = 0,
         change: Change | None = None,
     ) -> Float[Array, "H A"]:
-        """A chunk in unit coordinates. start: the noisy chunk at the first level, by default drawn; levels: falling times, by default
-        those of the policy's sampler; change(noisy, time, estimate) replaces every estimate (guidance, composition).
+        """A chunk in unit coordinates. start: the noisy chunk at the first level, by default drawn; skip: how many of the sampler's steps
+        are left out at the beginning, for a chunk that is on its way already; change(noisy, time, estimate) replaces every estimate
+        (guidance, composition).
         """
 
 

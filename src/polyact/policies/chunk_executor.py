@@ -46,6 +46,19 @@ def open_loop(policy: ChunkPolicy) -> RecedingHorizon:
     return RecedingHorizon(policy, policy.horizon)
 
 
+class WholeChunks(Policy):
+    """The whole chunk, flat, as one action: for worlds that take one per step (`envs.chunk_actions`)."""
+
+    policy: ChunkPolicy
+
+    def start(self, key: PRNGKeyArray) -> Memory:
+        return self.policy.start(key)
+
+    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
+        chunk, memory = self.policy.chunk(observation, memory, key)
+        return chunk.reshape(-1), memory
+
+
 class Blending(eqx.Module):
     """The last H chunks, newest first, how many there are (at most H), and the planner's memory."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from polyact.errors import PolyactError
 from polyact.policies.generative.denoised import Denoised, Field
@@ -50,18 +50,23 @@ def denoise(
     *,
     levels: Float[Array, "L"] | None = None,
     project: Project | None = None,
+    skip: int | Int[Array, ""] = 0,
 ) -> Float[Array, "*shape"]:
     """The value at the end of the chain that starts from `noisy` at the first level.
 
-    levels: falling times, by default the path's own grid for the sampler's steps; a part of a grid starts from a warm value.
-    project(value, level) changes the value after each step.
+    levels: falling times, by default the path's own grid for the sampler's steps. project(value, level) changes the value after each
+    step. skip: how many steps are left out at the beginning, for a value that is on its way already; where that is an array, as many
+    steps are computed as the one of a batch that skips fewest takes.
     """
-    levels = path.levels(sampler.steps) if levels is None else levels
+    plan, start = _plan(path.levels(sampler.steps) if levels is None else levels, key), (noisy, Earlier.none(noisy))
 
     def one(carry: Any, at: Any) -> tuple[Any, None]:
         return _advance(sampler, path, field, project, carry, *at)[0], None
 
-    return jax.lax.scan(one, (noisy, Earlier.none(noisy)), _plan(levels, key))[0][0]
+    if isinstance(skip, int):
+        return jax.lax.scan(one, start, jax.tree.map(lambda part: part[skip:], plan))[0][0]
+    step = lambda i, carry: one(carry, jax.tree.map(lambda part: part[i], plan))[0]  # noqa: E731
+    return jax.lax.fori_loop(skip, len(plan[0]), step, start)[0]
 
 
 def record(

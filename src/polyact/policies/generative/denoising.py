@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from polyact.data.sampling import Batch, Chunks
 from polyact.errors import PolyactError
@@ -70,13 +70,13 @@ class DenoisingPolicy(NoisePolicy, PastChunkPolicy):
         key: PRNGKeyArray,
         *,
         start: Float[Array, "H A"] | None = None,
-        levels: Float[Array, "L"] | None = None,
+        skip: int | Int[Array, ""] = 0,
         change: Change | None = None,
     ) -> Float[Array, "H A"]:
         first, rest = jax.random.split(key)
         start = self.noise(first) if start is None else start
         field = self.clipped(changed(self.field(condition), change))
-        chunk = denoise(self.sampler, self.path, field, start, rest, levels=levels)
+        chunk = denoise(self.sampler, self.path, field, start, rest, skip=skip)
         return self.body.continuous.clip(chunk)
 
     def noise(self, key: PRNGKeyArray) -> Float[Array, "H A"]:

@@ -75,19 +75,30 @@ class RealTimeIteration(Policy):
     def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
         inner = self.policy.observe(observation, memory.inner)
         condition = self.policy.condition(inner)
-        plan = lambda: self.policy.generate(condition, key)  # noqa: E731
-        chunk = jax.lax.cond(memory.planned, lambda: self.refined(condition, shifted(memory.chunk), key), plan)
+        warm = self.warmed(shifted(memory.chunk), key)
+        start = jnp.where(memory.planned, warm, self.policy.noise(jax.random.split(key)[0]))
+        skip = jnp.where(memory.planned, self.skipped, 0)
+        chunk = self.policy.generate(condition, key, start=start, skip=skip)
         chunk = self.kept(chunk)
         return self.policy.body.to_env(chunk[0]), Warm(chunk, jnp.asarray(True), inner)
 
+    @property
+    def skipped(self) -> int:
+        """How many steps of the chain a warm plan leaves out."""
+        return self.policy.sampler.steps - self.steps
+
+    def warmed(self, chunk: Float[Array, "H A"], key: PRNGKeyArray) -> Float[Array, "H A"]:
+        """A plan as the value of the chain where the refining steps begin."""
+        if not self.noise:
+            return chunk
+        level = self.policy.path.levels(self.policy.sampler.steps)[self.skipped]
+        alpha, sigma = self.policy.path.alpha(level), self.policy.path.sigma(level)
+        fresh = jax.random.normal(jax.random.fold_in(key, 1), chunk.shape)
+        return chunk + self.noise * ((alpha - 1) * chunk + sigma * fresh)
+
     def refined(self, condition: Float[Array, "K C"], chunk: Float[Array, "H A"], key: PRNGKeyArray) -> Float[Array, "H A"]:
         """A chunk after the last steps of the chain."""
-        levels = self.policy.path.levels(self.policy.sampler.steps)[-self.steps - 1 :]
-        if self.noise:
-            alpha, sigma = self.policy.path.alpha(levels[0]), self.policy.path.sigma(levels[0])
-            fresh = jax.random.normal(jax.random.fold_in(key, 1), chunk.shape)
-            chunk = chunk + self.noise * ((alpha - 1) * chunk + sigma * fresh)
-        return self.policy.generate(condition, key, start=chunk, levels=levels)
+        return self.policy.generate(condition, key, start=self.warmed(chunk, key), skip=self.skipped)
 
     def kept(self, chunk: Float[Array, "H A"]) -> Float[Array, "H A"]:
         """The chunk with its two-valued entries within the limit."""
@@ -280,13 +291,13 @@ NAVIGATION = Experiment(
         "open": Arm("baseline", "100 steps of DDPM, 8 actions executed", Way(execute=8)),
         "ddim-3": Arm("baseline", "3 steps of DDIM from noise at every step", Way(ddim=3)),
     },
-    scales={"smoke": Scale(2, Sizes(3, 200, 30, 12, 6, 16)), "laptop": Scale(4, Sizes(60, 5000, 4000, 100, 100))},
+    scales={"smoke": Scale(2, Sizes(3, 200, 30, 12, 6, 16)), "laptop": Scale(6, Sizes(60, 5000, 8000, 100, 200, 128))},
     testbed="point navigation past one obstacle to one of three goals; experts that pass on the left or on the right",
     budget=Budget(
         data="60 demonstrations per side, 5000 chunks of 8",
-        steps="4000 updates of 128 rows",
-        network="MLP-sieve of three layers of 64, cosine schedule of 100 levels",
-        tuning="none: all arms act on one trained policy",
+        steps="8000 updates of 128 rows",
+        network="MLP-sieve of three layers of 128, cosine schedule of 100 levels",
+        tuning="width and updates for the policy that all arms act on",
     ),
     runner="threads",
 )
