@@ -10,14 +10,17 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
-from serving_examples import MLP, STATE, ask, connection, counted, served
+from policy_examples import filled
+from serving_examples import MLP, SPEC, STATE, ask, connection, counted, served
 
 from polyact import saving
 from polyact.app.arguments import parse
 from polyact.app.commands.serve import _sources
 from polyact.client import Client
+from polyact.policies.deterministic import Deterministic
 from polyact.serving.hosted import Options
 from polyact.serving.limits import Limits
 from polyact.serving.running import background
@@ -104,6 +107,19 @@ def test_a_run_that_is_damaged_while_it_is_served_goes_on_as_it_was(place):
         shutil.rmtree(place / "run")
         time.sleep(0.1)
         np.testing.assert_array_equal(ask(socket, ONES)["actions"], before)
+
+
+def test_a_hangup_serves_what_was_written_again_on_the_same_connections(place):
+    other = filled(Deterministic.create, SPEC, seed=1)
+    with process(place, "--port", "0") as (running, address), connection(address) as socket:
+        before = ask(socket, ONES)["actions"]
+        saving.save(other, place / "run", overwrite=True)
+        np.testing.assert_array_equal(ask(socket, ONES)["actions"], before)
+        running.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
+        while (after := ask(socket, ONES)["actions"]).tolist() == before.tolist() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        np.testing.assert_allclose(after[0], other.act(ONES, None, jax.random.key(0))[0], rtol=1e-5)
 
 
 def test_memory_stays_flat_over_many_requests_and_connections():
