@@ -1,6 +1,7 @@
 """Soft actor-critic (arXiv 1812.05905): maximise reward and entropy, with a temperature that holds the entropy at its target."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact import tree
 from polyact.data.sampling import Batch, Sampling, Transitions
+from polyact.envs.vector import Keys
 from polyact.errors import PolyactError
 from polyact.learning.actor import Actor
 from polyact.learning.base import Metrics, OffPolicyLearner
@@ -129,20 +131,32 @@ class SAC(OffPolicyLearner):
             state.critics, self.critic_optimiser, state.critic_optimiser, pairs, target, extra
         )
 
-        def actor_loss(actor: UnitPolicy) -> tuple[Array, tuple[Array, Array]]:
-            unit, log_prob = jax.vmap(actor.unit_sample)(batch.observation, keys)
-            q = q_values(critics, pairs.features, unit).min(axis=1)
+        target_critics = tree.ema(state.target_critics, critics, self.target_rate)
+        state = replace(state, critics=critics, target_critics=target_critics, critic_optimiser=critic_optimiser)
+        state, climbed = self.climb(state, critics, pairs.features, batch.observation, keys)
+        return state, metrics | climbed
+
+    def climb(
+        self, state: SACState, critics: Ensemble, features: Float[Array, "B O"], observation: Any, keys: Keys
+    ) -> tuple[SACState, Metrics]:
+        """One step of the actor up these critics, and of the temperature. keys [B]: of the actions drawn for it."""
+        alpha = state.temperature()
+
+        def loss(actor: UnitPolicy) -> tuple[Array, tuple[Array, Array]]:
+            unit, log_prob = jax.vmap(actor.unit_sample)(observation, keys)
+            q = q_values(critics, features, unit).min(axis=1)
             return jnp.mean(alpha * log_prob - q), (log_prob, q)
 
-        actor, actor_optimiser, (log_prob, q) = descend(actor_loss, state.actor, self.actor_optimiser, state.actor_optimiser)
+        actor, actor_optimiser, (log_prob, q) = descend(loss, state.actor, self.actor_optimiser, state.actor_optimiser)
         temperature, temperature_optimiser = self._update_temperature(state, log_prob)
-        metrics |= {
-            "actor_loss": jnp.mean(alpha * log_prob - q),
-            "entropy": -log_prob.mean(),
-            "temperature": alpha,
-        }
-        target_critics = tree.ema(state.target_critics, critics, self.target_rate)
-        state = SACState(actor, critics, target_critics, temperature, actor_optimiser, critic_optimiser, temperature_optimiser)
+        state = replace(
+            state,
+            actor=actor,
+            temperature=temperature,
+            actor_optimiser=actor_optimiser,
+            temperature_optimiser=temperature_optimiser,
+        )
+        metrics = {"actor_loss": jnp.mean(alpha * log_prob - q), "entropy": -log_prob.mean(), "temperature": alpha}
         return state, metrics
 
     def policy(self, state: SACState) -> UnitPolicy:
