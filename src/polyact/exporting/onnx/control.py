@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from polyact.exporting.onnx.graph import Graph, Value, declared, undeclared
+from polyact.exporting.onnx.arrange import reshaped
+from polyact.exporting.onnx.graph import Graph, Shape, Value, declared, undeclared
 
 Run = Callable[[Graph, Any, Sequence[Value]], list[Value]]  # the outputs of a closed program
 
@@ -47,19 +48,38 @@ def loop(graph: Graph, values: Sequence[Value], equation: Any, run: Run) -> list
     asked, fixed = values[:asks], values[asks : asks + does]
     carried = equation.invars[asks + does :]
     start = [graph.whole(value, atom.aval.shape) for value, atom in zip(values[asks + does :], carried, strict=True)]
+    each = cond.jaxpr.outvars[0].aval.shape  # of a batch whose rows go on for different times, whether each does
     (first,) = run(graph, cond, [*asked, *start])
     body = Graph(graph)
     count, going = graph.fresh("count"), graph.fresh("going")
     given = [Value(atom.aval.shape, np.dtype(atom.aval.dtype), graph.fresh("state")) for atom in carried]
     results = run(body, inner, [*fixed, *given])
+    if each:
+        results = _still(body, run(body, cond, [*asked, *given])[0], each, results, given)
     (again,) = run(body, cond, [*asked, *results])
-    names = [
-        _output(body, value, atom.aval) for value, atom in zip([again, *results], [cond.jaxpr.outvars[0], *carried], strict=True)
-    ]
+    names = [_any(body, again, each), *(_output(body, value, atom.aval) for value, atom in zip(results, carried, strict=True))]
     inputs = [declared(count, (), np.int64), declared(going, (), bool), *(declared(v.name, v.shape, v.dtype) for v in given)]
     outputs = [undeclared(name, dtype) for name, dtype in zip(names, [bool, *(v.dtype for v in given)], strict=True)]
     inside = helper.make_graph(body.nodes, graph.fresh("body"), inputs, outputs)
-    return _values(equation, graph.ops("Loop", ["", graph.name(first), *map(graph.name, start)], len(given), body=inside))
+    return _values(equation, graph.ops("Loop", ["", _any(graph, first, each), *map(graph.name, start)], len(given), body=inside))
+
+
+def _any(graph: Graph, value: Value, shape: Shape) -> str:
+    """Whether any entry is true, as a name of the graph's own."""
+    name = graph.name(graph.whole(value, shape))
+    if not shape:
+        return graph.op("Identity", name)
+    return graph.cast(graph.op("ReduceMax", graph.cast(name, np.int32), keepdims=0), bool)
+
+
+def _still(body: Graph, goes: Value, shape: Shape, after: Sequence[Value], before: Sequence[Value]) -> list[Value]:
+    """The states of the rows that go on after a step, of the others before it."""
+    kept = []
+    for new, old in zip(after, before, strict=True):
+        rows = reshaped(body, body.whole(goes, shape), (*shape, *[1] * (len(old.shape) - len(shape))))
+        name = body.where(body.name(rows), body.name(body.whole(new, old.shape)), old.name, old.dtype)
+        kept.append(Value(old.shape, old.dtype, name))
+    return kept
 
 
 def branch(graph: Graph, values: Sequence[Value], equation: Any, run: Run) -> list[Value]:
