@@ -6,10 +6,11 @@ problem, in which every action is something the policy would do. Any learner sol
 end in one action, though, and data without noises can't be used: DSRL-NA learns the critic on real actions, distils it into one over
 noises that are drawn as the policy was trained with, and lets the actor climb that one.
 
-Measured (10 seeds): all claims hold. It reaches 90% success after 8.6 episodes (sd 3.8), given the demonstrations after 3.6, DSRL-SAC after
-38, PPO through the chain after 68 (sd 21): 8.3 times as many [5.3, 12.8]. SAC without the policy never meets the reward in its 32 episodes,
-and learning on a policy that does not know the way never does either. PPO had 15 settings on tuning seeds (rate, clipping, epochs,
-minibatches, 32 to 192 chunks per update) of which the soonest was kept: there it took 25 to 40 episodes, four times as many as the system. It falls back after it first succeeds (56% at the end), and half of its chunks are unlike any demonstrated one, of the
+Measured (10 seeds): all claims hold. It reaches 90% success after 8.6 episodes (sd 3.8), given the demonstrations after 3.6, DSRL-SAC
+after 38, PPO through the chain after 68 (sd 21): 8.3 times as many [5.3, 12.8]. SAC without the policy never meets the reward in its 32
+episodes, and learning on a policy that does not know the way never does either. PPO had 15 settings on tuning seeds (rate, clipping,
+epochs, minibatches, 32 to 192 chunks per update) of which the soonest was kept: there it took 25 to 40 episodes, four times as many as
+the system. It falls back after it first succeeds (56% at the end), and half of its chunks are unlike any demonstrated one, of the
 system's none. The choice here is made in an episode's first chunk: nothing is shown of longer tasks. PPO's clip is the same at every
 denoising step. Left out: the card's second world (pushing), and IDQL, RLPD, residual corrections and Q-gradients as rivals.
 """
