@@ -12,6 +12,7 @@ from policy_examples import KEY, filled, weighted
 from polyact import spaces
 from polyact.acting.realtime import RealTime
 from polyact.composition.best_of import BestOf, LeastValue
+from polyact.composition.steering import Steered
 from polyact.data.episodes import Episodes
 from polyact.data.source import Source
 from polyact.envs import catalogue
@@ -31,7 +32,7 @@ from polyact.policies.behaviour_tree.policy import BehaviourTree, PolicyLeaves
 from polyact.policies.binned import Binned
 from polyact.policies.categorical import Categorical
 from polyact.policies.chunk import ChunkRegression, ChunkTransformer
-from polyact.policies.chunk_executor import RecedingHorizon, TemporalEnsemble
+from polyact.policies.chunk_executor import RecedingHorizon, TemporalEnsemble, WholeChunks
 from polyact.policies.clustered import Clustered
 from polyact.policies.deterministic import Deterministic
 from polyact.policies.ensemble_policy import EnsemblePolicy
@@ -57,6 +58,7 @@ SEEN = spaces.Box(-np.inf, np.inf, (3,))
 DONE = spaces.Box(np.array([-2.0, 0.0]), np.array([4.0, 0.5]))
 SPEC = Spec.of(SEEN, DONE, 10, observations=ROWS.normal(1.0, 2.0, size=(9, 3)))
 HALF = Spec.of(SEEN, spaces.Box(np.array([-2.0, -np.inf]), np.array([4.0, np.inf])), 10, actions=ROWS.normal(size=(9, 2)))
+NOISES = Spec.of(SEEN, spaces.Box(-2, 2, (8,)), 10)
 DISCRETE = Spec.of(SEEN, spaces.Discrete(3, 1), 10)
 SEVERAL = Spec.of(SEEN, spaces.MultiDiscrete((3, 4)), 10)
 PARTS = spaces.Dict({"arm": SEEN, "mode": spaces.Discrete(4, 2), "action_mask": spaces.MultiBinary(3)})
@@ -150,16 +152,19 @@ MAKERS = {
     "supervised": supervised,
     "formula": sparse,
     "late": late,
+    "flat chunk": lambda: WholeChunks(small(ChunkRegression.create, horizon=4)),
     "random": lambda: RandomPolicy(DONE),
     "random, discrete": lambda: RandomPolicy(spaces.MultiDiscrete((3, 4))),
     "scripted": lambda: Scripted(SWING, "pendulum/swing_up"),
     "scripted fighter": Bot,
 }
-NO_ONNX = {  # their pseudo-inverse has no counterpart in ONNX
+NO_ONNX = {  # of pseudo-inverses, and of random keys that a policy holds, there is none in ONNX
+    "steered": lambda: Steered(diffusion(), filled(TanhGaussian.create, NOISES), explore=True),
     "point motion": lambda: PointMotion(POINT),
     "arm motion": lambda: ArmMotion(ARM, jnp.array([[0.3, 0.3, 0.1]])),
 }
 SPACES = {
+    "steered": (SEEN, DONE),
     "random": (SEEN, DONE),
     "random, discrete": (SEEN, spaces.MultiDiscrete((3, 4))),
     "team": (spaces.Box(-np.inf, np.inf, (2, 3)), spaces.Box(-4, 4, (4,))),

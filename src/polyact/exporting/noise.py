@@ -168,7 +168,7 @@ def _run(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], sou
 
 def _step(equation: Any, inputs: list[Any], source: Source, path: Path) -> Sequence[Any]:
     if not any(isinstance(value, Keys) for value in inputs):
-        return evaluated(equation, inputs, at_once=_few_integers(equation))
+        return evaluated(equation, inputs, at_once=_of_fixed_keys(equation) or _few_integers(equation))
     name = equation.primitive.name
     match name, equation.params.get("name"):
         case "jit" | "pjit", "_normal":
@@ -198,6 +198,12 @@ def _step(equation: Any, inputs: list[Any], source: Source, path: Path) -> Seque
         case "random_bits" | "random_unwrap" | "random_wrap" | "threefry2x32":
             raise PolyactError("a policy that draws bits, permutations or shuffles can't have its random numbers as inputs")
     return _rearranged(equation, inputs, path)
+
+
+def _of_fixed_keys(equation: Any) -> bool:
+    """Whether keys are involved that a policy holds itself: what it draws from them is always the same."""
+    atoms = [*equation.invars, *equation.outvars]
+    return any(jnp.issubdtype(atom.aval.dtype, jax.dtypes.prng_key) for atom in atoms if hasattr(atom.aval, "dtype"))
 
 
 def _few_integers(equation: Any) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 from jax.extend import core
@@ -67,6 +68,8 @@ def _dtype_of(atom: Any) -> Any:
 
 
 def _narrow(const: Any) -> np.ndarray:
+    if jnp.issubdtype(const.dtype, jax.dtypes.prng_key):
+        raise PolyactError("a policy that holds random keys of its own has no counterpart in ONNX; export as stablehlo instead")
     array = np.asarray(const)
     return array.astype(WIDE.get(array.dtype, array.dtype))
 
