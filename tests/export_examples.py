@@ -12,6 +12,7 @@ from policy_examples import KEY, filled, weighted
 from polyact import spaces
 from polyact.acting.realtime import RealTime
 from polyact.composition.best_of import BestOf, LeastValue
+from polyact.composition.composed import Composed, MeanOfChunks
 from polyact.composition.steering import Steered
 from polyact.data.episodes import Episodes
 from polyact.data.source import Source
@@ -103,6 +104,10 @@ def diffusion(**options: Any) -> Diffusion:
     return small(Diffusion.create, horizon=4, steps=4, **options)
 
 
+def flow() -> Flow:
+    return small(Flow.create, denoiser="mlp", horizon=4, steps=4)
+
+
 def late() -> RealTime:
     return RealTime(small(ChunkRegression.create, horizon=4), DONE, jnp.array([1, 2]), 4, 3, "chunk")
 
@@ -143,6 +148,8 @@ MAKERS = {
     "warm diffusion": lambda: RealTimeIteration(diffusion(), 2, (1,), 0.5, 0.5),
     "flow, transformer": lambda: small(Flow.create, denoiser="transformer", horizon=4, steps=4),
     "flow, sde, clipped": lambda: small(Flow.create, denoiser="mlp", sampler="sde", clip=True, horizon=4, steps=4),
+    "diffusion composed with flow": lambda: Composed((diffusion(), flow()), jnp.array([0.3, 0.7])),
+    "mean of chunks": lambda: MeanOfChunks((diffusion(), flow()), jnp.array([0.3, 0.7])),
     "one of several bodies": lambda: filled(MultiBody.create, Spec.from_sources(SOURCES, 7)).for_body("b"),
     "several bodies": lambda: filled(MultiBody.create, Spec.from_sources(SOURCES[:1], 7)),
     "team": lambda: Team(small(Recurrent.create), 2),
