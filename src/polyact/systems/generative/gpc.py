@@ -5,6 +5,13 @@ arXiv 2510.01068). Policies that were trained apart err apart. If their scores a
 convex quadratic in the weights, which has its least value between the parents unless one of them is worse in everything; and a smaller
 error of the score bounds the error of the sample. Which weights are best for a task is found by playing (`search`). The mixing itself,
 for parents on different paths and with other rules, is in `composition.scores` and `composition.composed`.
+
+Measured (5 seeds from 1000 for the known density, 3 for navigation; 306 s on a busy machine): the error of the mixed score is 1.34 times
+[1.23, 1.68] smaller than the better parent's; its samples are nearer to the truth in the mean, but that is not shown, +0.00067 [-0.00012,
+0.0022] in energy distance. In navigation nothing is gained: with searched weights 82 of 100 episodes succeed, with the better parent 83,
+-1.5 [-9, 6]; the mean of actions succeeds in 43, 38.5 [30, 47] less. On tuning seeds parents of 29 to 92 of 100 in four worlds never gained
+3 points by composing, however long they were trained. The claims stand in the order of the plan made before measuring, the known density
+first: that a system's first claim holds says here that errors average out, not that the composed policy acts better.
 """
 
 from __future__ import annotations
