@@ -372,21 +372,32 @@ def test_memories_survive_a_reload_where_they_fit():
             assert expected is None or found == expected
 
 
-def test_logs_are_json_lines_without_what_clients_send():
-    lines = []
+@pytest.fixture
+def lines():
+    """What the server logs meanwhile."""
+    found = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(json.loads(Lines().format(record)))
+    handler.emit = lambda record: found.append(json.loads(Lines().format(record)))
     LOGGER.addHandler(handler)
     before, LOGGER.level = LOGGER.level, logging.INFO
-    try:
-        key = {"Authorization": "Api-Key a-long-enough-key"}
-        with served(Sum(), key="a-long-enough-key") as address, connection(address, additional_headers=key) as socket:
+    yield found
+    LOGGER.removeHandler(handler)
+    LOGGER.level = before
+
+
+def test_the_log_counts_the_requests_of_a_client_that_hangs_up(lines):
+    with served(Sum()) as address, connection(address) as socket:
+        for _ in range(3):
             ask(socket, ONES)
-            socket.send(b"\xc1 private")
-            socket.recv(5)
-    finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.level = before
+    assert [line["requests"] for line in lines if line["event"] == "disconnected"] == [3]
+
+
+def test_logs_are_json_lines_without_what_clients_send(lines):
+    key = {"Authorization": "Api-Key a-long-enough-key"}
+    with served(Sum(), key="a-long-enough-key") as address, connection(address, additional_headers=key) as socket:
+        ask(socket, ONES)
+        socket.send(b"\xc1 private")
+        socket.recv(5)
     by_event = {line["event"]: line for line in lines}
     assert by_event.keys() == {"serving", "connected", "refused", "disconnected", "stopping", "stopped"}
     assert by_event["disconnected"]["requests"] == 2

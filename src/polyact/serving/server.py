@@ -173,23 +173,26 @@ class Server:
             await connection.close(LATER, self._full())
             return
         self._open[connection] = False
-        began, number = time.monotonic(), 0
+        began, asked = time.monotonic(), 0
         event("connected", run=run.name, client=connection.remote_address)
         try:
             with run.session() as session:
                 if session is not None:
                     await self._send(connection, packb(run.metadata(list(self.runs))))
-                    number = await self._converse(connection, run, session)
+                    try:
+                        await self._converse(connection, run, session)
+                    finally:
+                        asked = session.requests
         except (self._closed, ConnectionAbortedError):
             pass
         finally:
             del self._open[connection]
-            facts = {"code": connection.close_code, "requests": number, "seconds": round(time.monotonic() - began, 3)}
+            facts = {"code": connection.close_code, "requests": asked, "seconds": round(time.monotonic() - began, 3)}
             event("disconnected", run=run.name, client=connection.remote_address, **facts)
 
-    async def _converse(self, connection: Any, run: Hosted, session: Session) -> int:
-        """Answer until somebody ends it; returns how many requests there were."""
-        bucket, previous, number = TokenBucket(self.limits.rate), 0.0, 0
+    async def _converse(self, connection: Any, run: Hosted, session: Session) -> None:
+        """Answer until somebody ends it."""
+        bucket, previous = TokenBucket(self.limits.rate), 0.0
         while not self._draining:
             try:
                 async with asyncio.timeout(self.limits.idle):
@@ -197,8 +200,9 @@ class Server:
             except TimeoutError:
                 self.metrics.refused("idle")
                 await connection.close(POLICY, f"no whole message for {self.limits.idle:g} s")
-                return number
-            received, number, self._open[connection] = time.perf_counter(), number + 1, True
+                return
+            received, self._open[connection] = time.perf_counter(), True
+            session.requests += 1
             code, kind = None, "request"
             try:
                 if not bucket.take():
@@ -221,9 +225,8 @@ class Server:
             if code is not None:
                 event("refused", logging.WARNING, run=run.name, client=connection.remote_address, kind=kind, reason=answer)
                 await connection.close(code)
-                return number
+                return
         await connection.close(GOING_AWAY, "the server is shutting down")
-        return number
 
     async def _answer(self, run: Hosted, session: Session, frame: bytes, received: float, previous: float) -> bytes:
         request = run.read(unpackb(frame))

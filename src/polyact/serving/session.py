@@ -59,7 +59,7 @@ class Session:
 
     def __init__(self, slot: int, seed: int, idle: np.ndarray, clock: Clock):
         self.slot, self.seed, self.idle, self.clock = slot, seed, idle, clock
-        self.episode, self.tick = 0, -1
+        self.episode, self.tick, self.requests = 0, -1, 0
         self.fresh = True  # the next inference starts the episode
         self._forget()
         self._running: Ticket | None = None
