@@ -71,7 +71,7 @@ class Experiment:
 
     measure: Measure
     arms: Mapping[str, Arm]
-    scales: Mapping[str, Scale]
+    scales: dict[str, Scale]
     testbed: str
     budget: Budget
     prepare: Prepare | None = None
