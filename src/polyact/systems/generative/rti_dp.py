@@ -7,13 +7,14 @@ shrink errors by L < 1 and the right chunk moves by at most delta between steps,
 Actions that are open or closed can't cross between two values in so few small steps; clip the planned ones to a small range, or train
 with them scaled down (`scaled`).
 
-Measured (6 seeds from 1000 in navigation, 4 with the gripper; half an hour on a busy machine, ten times what a claim should take): 3 refining
-steps succeed in 83 of 100 episodes, 100 steps from noise in 84, -1.6 [-4.4, 0.9] points; that this is within 3 points is not shown (power
-26%). 3 steps of DDIM from noise succeed in 45, 38 [26, 44] fewer. A decision is 5.8 times [3.6, 8.8] faster, not 20, because networks this
-small answer in less time than calling them takes. Refining reacts to a moved goal half a step [0.34, 0.59] sooner than a plan of 8 executed
-to its end; ten steps react before three, and three before one. With the gripper little is shown with four seeds: scaled down it succeeds in 73
-of 100, 33 [12, 54] more than planning from noise; clipping succeeds in 21, as little as neither (28, deviation over seeds 41). Noise on the
-warm plan changes nothing. An earlier policy of width 64 succeeded in half of the episodes, so it was trained further on tuning seeds.
+Measured (6 seeds from 1000 in navigation, 4 with the gripper; half an hour on a busy machine, ten times what a claim should take): 3
+refining steps succeed in 83 of 100 episodes, 100 steps from noise in 84, -1.6 [-4.4, 0.9] points; that this is within 3 points is not
+shown (power 26%). 3 steps of DDIM from noise succeed in 45, 38 [26, 44] fewer. A decision is 5.8 times [3.6, 8.8] faster, not 20, because
+networks this small answer in less time than calling them takes. Refining reacts to a moved goal half a step [0.34, 0.59] sooner than a
+plan of 8 executed to its end; ten steps react before three, and three before one. With the gripper little is shown with four seeds:
+scaled down it succeeds in 73 of 100, 33 [12, 54] more than planning from noise; clipping succeeds in 21, as little as neither (28,
+deviation over seeds 41). Noise on the warm plan changes nothing. An earlier policy of width 64 succeeded in half of the episodes, so it
+was trained further on tuning seeds.
 """
 
 import time
