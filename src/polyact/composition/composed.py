@@ -7,15 +7,38 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.composition.scores import RULES, matched, mixed, superposed
 from polyact.errors import PolyactError, unknown
-from polyact.policies.base import Action, ChunkPolicy, Memory, Observation
+from polyact.policies.base import AbstractVar, Action, ChunkPolicy, Memory, Observation
 from polyact.policies.generative.chain import denoise
 from polyact.policies.generative.denoising import DenoisingPolicy
 from polyact.policies.spec import Body
 
 
-class Composed(ChunkPolicy):
-    """Parents of one action space and horizon. The first is the host: its path and sampler make the chunk; each parent sees with its own
-    encoder and remembers its own past.
+class FromParents(ChunkPolicy):
+    """Chunks made of several policies' of one action space and horizon, each of which remembers its own past."""
+
+    parents: AbstractVar[tuple[ChunkPolicy, ...]]
+
+    @property
+    def body(self) -> Body:
+        return self.parents[0].body
+
+    @property
+    def horizon(self) -> int:
+        return self.parents[0].horizon
+
+    def start(self, key: PRNGKeyArray) -> Memory:
+        return tuple(parent.start(key) for parent in self.parents)
+
+    def observe(self, observation: Observation, memory: Memory) -> Memory:
+        return tuple(parent.observe(observation, own) for parent, own in zip(self.parents, memory, strict=True))
+
+    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
+        chunk, memory = self.chunk(observation, memory, key)
+        return chunk[0], memory
+
+
+class Composed(FromParents):
+    """The first parent is the host: its path and sampler make the chunk; each parent sees with its own encoder.
 
     weights [n]: of the convex mix. rule: "convex"; or "or" and "and" (`composition.scores.superposed`), which find weights themselves.
     """
@@ -32,20 +55,6 @@ class Composed(ChunkPolicy):
             raise PolyactError(
                 f"parents need one weight each and chunks of one shape, got {len(self.parents)} with shapes {shapes}"
             )
-
-    @property
-    def body(self) -> Body:
-        return self.parents[0].body
-
-    @property
-    def horizon(self) -> int:
-        return self.parents[0].horizon
-
-    def start(self, key: PRNGKeyArray) -> Memory:
-        return tuple(parent.start(key) for parent in self.parents)
-
-    def observe(self, observation: Observation, memory: Memory) -> Memory:
-        return tuple(parent.observe(observation, own) for parent, own in zip(self.parents, memory, strict=True))
 
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H ..."], Memory]:
         memory = self.observe(observation, memory)
@@ -66,37 +75,15 @@ class Composed(ChunkPolicy):
             unit = superposed(self.rule, fields, host.path, start, host.path.levels(host.sampler.steps), rest)
         return self.body.continuous.clip(unit)
 
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
 
-
-class MeanOfChunks(ChunkPolicy):
+class MeanOfChunks(FromParents):
     """The weighted mean of the chunks that the parents would play: what mixing actions instead of scores does."""
 
     parents: tuple[ChunkPolicy, ...]
     weights: Float[Array, " n"]
-
-    @property
-    def body(self) -> Body:
-        return self.parents[0].body
-
-    @property
-    def horizon(self) -> int:
-        return self.parents[0].horizon
-
-    def start(self, key: PRNGKeyArray) -> Memory:
-        return tuple(parent.start(key) for parent in self.parents)
-
-    def observe(self, observation: Observation, memory: Memory) -> Memory:
-        return tuple(parent.observe(observation, own) for parent, own in zip(self.parents, memory, strict=True))
 
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H ..."], Memory]:
         keys = jax.random.split(key, len(self.parents))
         made = [parent.chunk(observation, own, k) for parent, own, k in zip(self.parents, memory, keys, strict=True)]
         chunks = jnp.stack([chunk for chunk, _ in made])
         return jnp.tensordot(self.weights, chunks, 1), tuple(own for _, own in made)
-
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
