@@ -11,8 +11,9 @@ after 38, PPO through the chain after 68 (sd 21): 8.3 times as many [5.3, 12.8].
 episodes, and learning on a policy that does not know the way never does either. PPO had 15 settings on tuning seeds (rate, clipping,
 epochs, minibatches, 32 to 192 chunks per update) of which the soonest was kept: there it took 25 to 40 episodes, four times as many as
 the system. It falls back after it first succeeds (56% at the end), and half of its chunks are unlike any demonstrated one, of the
-system's none. The choice here is made in an episode's first chunk: nothing is shown of longer tasks. PPO's clip is the same at every
-denoising step. Left out: the card's second world (pushing), and IDQL, RLPD, residual corrections and Q-gradients as rivals.
+system's none. The system had 13 settings, DSRL-SAC five and SAC without the policy one, which they otherwise take over from it. The
+choice here is made in an episode's first chunk: nothing is shown of longer tasks. PPO's clip is the same at every denoising step. Left
+out: the card's second world (pushing), and IDQL, RLPD, residual corrections and Q-gradients as rivals.
 """
 
 from __future__ import annotations
