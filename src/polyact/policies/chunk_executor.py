@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from polyact.branching import when_any
 from polyact.errors import PolyactError
 from polyact.policies.base import Action, ChunkPolicy, Memory, Observation, Policy
 
@@ -31,14 +32,16 @@ class RecedingHorizon(Policy):
         return Playing(no_chunk(self.policy), jnp.zeros((), jnp.int32), self.policy.start(key))
 
     def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        def plan(memory: Playing) -> tuple[Array, Memory]:
-            return self.policy.chunk(observation, memory.planner, key)
-
-        def keep(memory: Playing) -> tuple[Array, Memory]:
-            return memory.chunk, self.policy.observe(observation, memory.planner)
-
-        chunk, planner = jax.lax.cond(memory.played == 0, plan, keep, memory)
+        chunk, planner = when_any(memory.played == 0, _plan, _keep, self.policy, observation, memory, key)
         return chunk[memory.played], Playing(chunk, (memory.played + 1) % self.execute, planner)
+
+
+def _plan(policy: ChunkPolicy, observation: Observation, memory: Playing, key: PRNGKeyArray) -> tuple[Array, Memory]:
+    return policy.chunk(observation, memory.planner, key)
+
+
+def _keep(policy: ChunkPolicy, observation: Observation, memory: Playing, key: PRNGKeyArray) -> tuple[Array, Memory]:
+    return memory.chunk, policy.observe(observation, memory.planner)
 
 
 def open_loop(policy: ChunkPolicy) -> RecedingHorizon:
