@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from polyact.composition.scores import RULES, matched, mixed, superposed
 from polyact.errors import PolyactError, unknown
-from polyact.policies.base import AbstractVar, Action, ChunkPolicy, Memory, Observation
+from polyact.policies.base import AbstractVar, ChunkPolicy, Memory, Observation
 from polyact.policies.generative.chain import denoise
 from polyact.policies.generative.denoising import DenoisingPolicy
 from polyact.policies.spec import Body
@@ -31,10 +31,6 @@ class FromParents(ChunkPolicy):
 
     def observe(self, observation: Observation, memory: Memory) -> Memory:
         return tuple(parent.observe(observation, own) for parent, own in zip(self.parents, memory, strict=True))
-
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
 
 
 class Composed(FromParents):

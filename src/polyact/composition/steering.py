@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from polyact.envs.base import Env, State, Step
 from polyact.envs.wrappers import Wrapper
 from polyact.errors import PolyactError
-from polyact.policies.base import Action, ChunkPolicy, Memory, NoisePolicy, Observation, UnitPolicy
+from polyact.policies.base import Action, Memory, NoisePolicy, Observation, UnitPolicy
+from polyact.policies.generative.resampled import AroundOne
 from polyact.policies.spec import Body, Spec
 from polyact.spaces import Box, Space
 
@@ -53,36 +54,18 @@ def first_condition(policy: NoisePolicy, observation: Observation) -> Float[Arra
     return policy.condition(policy.observe(observation, policy.start(jax.random.key(FIXED))))
 
 
-class Steered(ChunkPolicy):
+class Steered(AroundOne):
     """A frozen policy whose noise is chosen by `actor`, a policy with noises as actions; `explore` draws it, else its mode is taken."""
 
     policy: NoisePolicy
     actor: UnitPolicy
     explore: bool = eqx.field(static=True, default=False)
 
-    @property
-    def body(self) -> Body:
-        return self.policy.body
-
-    @property
-    def horizon(self) -> int:
-        return self.policy.horizon
-
-    def start(self, key: PRNGKeyArray) -> Memory:
-        return self.policy.start(key)
-
-    def observe(self, observation: Observation, memory: Memory) -> Memory:
-        return self.policy.observe(observation, memory)
-
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H ..."], Memory]:
         memory = self.policy.observe(observation, memory)
         noise = self.actor.act(observation, None, key)[0] if self.explore else self.actor.mode(observation)
         unit = decode(self.policy, self.policy.condition(memory), noise)
         return jax.vmap(self.body.to_env)(unit.reshape(self.horizon, -1)), memory
-
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
 
 
 class NoiseState(eqx.Module):

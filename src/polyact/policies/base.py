@@ -108,7 +108,7 @@ class Imitable(Policy):
 
 
 class ChunkPolicy(Policy):
-    """A policy that plans several actions at once; `act` is one way of executing them, executors are others."""
+    """A policy that plans several actions at once. `act` plans at every step and plays the first; executors do otherwise."""
 
     body: AbstractVar[Body]
     horizon: AbstractVar[int]  # H: how many actions a chunk has
@@ -120,6 +120,10 @@ class ChunkPolicy(Policy):
     @abstractmethod
     def observe(self, observation: Observation, memory: Memory) -> Memory:
         """What is remembered after an observation for which no chunk was asked; `chunk` remembers its own."""
+
+    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
+        chunk, memory = self.chunk(observation, memory, key)
+        return chunk[0], memory
 
 
 class NoisePolicy(ChunkPolicy):

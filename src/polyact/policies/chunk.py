@@ -13,7 +13,7 @@ from polyact.nets.layers import Linear
 from polyact.nets.mlp import MLP, Network
 from polyact.nets.transformer import Attention, Transformer
 from polyact.nets.vae import kl_from_standard_normal
-from polyact.policies.base import Action, ChunkPolicy, Imitable, Memory, Observation
+from polyact.policies.base import ChunkPolicy, Imitable, Memory, Observation
 from polyact.policies.recurrent import masked_mean
 from polyact.policies.spec import Body, Spec
 
@@ -40,7 +40,7 @@ class Past(eqx.Module):
 
 
 class PastChunkPolicy(ChunkPolicy, Imitable):
-    """Plans from the features of the last `history` observations. `act` plans at every step and plays the first action only."""
+    """Plans from the features of the last `history` observations."""
 
     history: AbstractVar[int]
 
@@ -49,11 +49,6 @@ class PastChunkPolicy(ChunkPolicy, Imitable):
 
     def observe(self, observation: Observation, memory: Memory) -> Memory:
         return memory.push(self.body.features(observation))
-
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        """The first action of a new chunk."""
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
 
     @property
     def sampling(self) -> Sampling:

@@ -5,19 +5,15 @@ from abc import abstractmethod
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from polyact.policies.base import AbstractVar, Action, ChunkPolicy, Memory, Observation
+from polyact.policies.base import AbstractVar, ChunkPolicy, Memory, Observation
 from polyact.policies.generative.denoising import DenoisingPolicy
 from polyact.policies.spec import Body
 
 
-class Resampled(ChunkPolicy):
-    """A denoising policy whose chunks are made by `unit_chunk`. `act` plays the first action of a new chunk."""
+class AroundOne(ChunkPolicy):
+    """Chunks made with the help of one policy, which observes and remembers."""
 
-    policy: AbstractVar[DenoisingPolicy]
-
-    @abstractmethod
-    def unit_chunk(self, condition: Float[Array, "K C"], key: PRNGKeyArray) -> Float[Array, "H A"]:
-        """A chunk in unit coordinates for what the policy's encoder made of the observations."""
+    policy: AbstractVar[ChunkPolicy]
 
     @property
     def body(self) -> Body:
@@ -33,10 +29,16 @@ class Resampled(ChunkPolicy):
     def observe(self, observation: Observation, memory: Memory) -> Memory:
         return self.policy.observe(observation, memory)
 
+
+class Resampled(AroundOne):
+    """A denoising policy whose chunks are made by `unit_chunk`."""
+
+    policy: AbstractVar[DenoisingPolicy]
+
+    @abstractmethod
+    def unit_chunk(self, condition: Float[Array, "K C"], key: PRNGKeyArray) -> Float[Array, "H A"]:
+        """A chunk in unit coordinates for what the policy's encoder made of the observations."""
+
     def chunk(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Float[Array, "H ..."], Memory]:
         memory = self.observe(observation, memory)
         return jax.vmap(self.body.to_env)(self.unit_chunk(self.policy.condition(memory), key)), memory
-
-    def act(self, observation: Observation, memory: Memory, key: PRNGKeyArray) -> tuple[Action, Memory]:
-        chunk, memory = self.chunk(observation, memory, key)
-        return chunk[0], memory
