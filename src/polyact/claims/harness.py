@@ -1,7 +1,7 @@
 """Measure the arms of an experiment at every seed, with as much of the machine as is good for them.
 
-Seeds are paired: every arm of a seed gets the same key and the same `prepared`. The first seed runs alone and leaves its compiled programs
-behind, the others run side by side. What is finished is kept when the user interrupts.
+Seeds are paired: every arm of a seed gets the same key and the same `prepared`. The first seed runs alone, several
+arms at once, and leaves its compiled programs behind; the others run side by side. What is finished is kept when the user interrupts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from polyact.progress import Bar
 AGAIN = " (again)"  # a rival measured a second time, with keys of its own: the placebo's other side
 _OTHER_KEYS = 7919
 Numbers = dict[str, dict[str, float]]  # arm -> metric -> number
+Name, Found = TypeVar("Name"), TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,28 @@ def measure(
     return Measured(done, _columns([found[seed] for seed in done]), time.perf_counter() - began, interrupted)
 
 
-def one_seed(experiment: Experiment, sizes: Any, seed: int, arms: Sequence[str], again: Sequence[str]) -> Numbers:
-    """The numbers of every arm at one seed."""
+def one_seed(experiment: Experiment, sizes: Any, seed: int, arms: Sequence[str], again: Sequence[str], abreast: int = 1) -> Numbers:
+    """The numbers of every arm at one seed. abreast: arms at once, which pays while their programs are compiled."""
     import jax
 
     run, prepare = _functions(experiment)
 
-    def all_of(names: Sequence[str], key: Any) -> Iterator[tuple[str, dict[str, float]]]:
+    def all_of(names: Sequence[str], key: Any) -> Numbers:
         prepared = prepare(key, sizes) if names else None
-        for name in names:
+
+        def measured(name: str) -> dict[str, float]:
             metrics = run(key, experiment.arms[name].settings, sizes, prepared)
-            yield name, {metric: float(value) for metric, value in metrics.items()}
+            return {metric: float(value) for metric, value in metrics.items()}
+
+        if abreast == 1:
+            return {name: measured(name) for name in names}
+        with ThreadPoolExecutor(abreast) as pool:
+            found = dict(_finished(pool, [(name, measured, (name,)) for name in names]))
+        return {name: found[name] for name in names}
 
     key = jax.random.key(seed)
-    second = {name + AGAIN: metrics for name, metrics in all_of(again, jax.random.fold_in(key, _OTHER_KEYS))}
-    return dict(all_of(arms, key)) | second
+    second = {name + AGAIN: metrics for name, metrics in all_of(again, jax.random.fold_in(key, _OTHER_KEYS)).items()}
+    return all_of(arms, key) | second
 
 
 def together(experiment: Experiment, sizes: Any, seeds: Sequence[int], arms: Sequence[str], again: Sequence[str]) -> list[Numbers]:
@@ -152,15 +160,16 @@ def _all_seeds(
         yield from zip(seeds, together(experiment, sizes, seeds, arms, again), strict=True)
         return
     first, *others = seeds
-    yield first, one_seed(experiment, sizes, first, arms, again)
+    cores = os.cpu_count() or 1
+    yield first, one_seed(experiment, sizes, first, arms, again, cores)
     if others:
-        with ThreadPoolExecutor(min(len(others), os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(len(others), cores)) as pool:
             yield from _finished(pool, [(seed, one_seed, (experiment, sizes, seed, arms, again)) for seed in others])
 
 
-def _finished(pool: Executor, jobs: Sequence[tuple[int, Callable[..., Numbers], tuple[Any, ...]]]) -> Iterator[tuple[int, Numbers]]:
+def _finished(pool: Executor, jobs: Sequence[tuple[Name, Callable[..., Found], tuple[Any, ...]]]) -> Iterator[tuple[Name, Found]]:
     """Results as they come; what has not begun is dropped when anything goes wrong."""
-    futures = {pool.submit(function, *arguments): seed for seed, function, arguments in jobs}
+    futures = {pool.submit(function, *arguments): name for name, function, arguments in jobs}
     try:
         for future in as_completed(futures):
             yield futures[future], future.result()

@@ -1,6 +1,8 @@
 """`polyact claim`: run experiments, print verdicts, keep them."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from polyact import cache
 from polyact.app.arguments import ClaimOf
@@ -24,6 +26,23 @@ def run(command: ClaimOf) -> None:
         )
     more_threads()
     cache.enable()
+    with _hasty() if command.scale == "smoke" else nullcontext():
+        _run_all(slugs, command)
+
+
+@contextmanager
+def _hasty() -> Iterator[None]:
+    """Programs that run once or twice cost little but their compilation, so it is cut short."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def _run_all(slugs: list[str], command: ClaimOf) -> None:
     results: list[Result] = []
     failed: dict[str, str] = {}
     interrupted = False
