@@ -92,7 +92,7 @@ def agreement(matrices: Matrices, reference: list[Array], member: list[Array], a
     return sum((jnp.vdot(one, other) for one, other in zip(reference, moved, strict=True)), start=jnp.zeros(()))
 
 
-_slopes = jax.jit(jax.value_and_grad(agreement), static_argnums=3)
+_agreement, _slopes = jax.jit(agreement, static_argnums=3), jax.jit(jax.value_and_grad(agreement), static_argnums=3)
 
 
 Pair = tuple[list[Array], list[Array]]
@@ -109,7 +109,7 @@ def _relaxed(pair: Pair, found: Matrices, symmetry: Symmetry, sweeps: int) -> Ma
             value, slopes = _slopes(found, *pair, symmetry.axes)
             target = assigned(slopes[group])
             rise = float(jnp.vdot(slopes[group], target - found[group]))
-            bow = float(_slopes(found | {group: target}, *pair, symmetry.axes)[0]) - float(value) - rise
+            bow = float(_agreement(found | {group: target}, *pair, symmetry.axes)) - float(value) - rise
             step = 1.0 if bow >= 0 else min(1.0, -rise / (2 * bow))
             found, moved = found | {group: found[group] + step * (target - found[group])}, max(moved, step * rise)
         if moved <= 1e-4 * abs(float(value)):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyact import tree
-from polyact.composition.align import Align, coordinate_descent
+from polyact.composition.align import Align, Matrices, coordinate_descent
 from polyact.composition.symmetry import symmetry
 from polyact.errors import PolyactError
 from polyact.nets.ensemble import stack
@@ -27,19 +27,22 @@ def average(policies: Sequence[Policy]) -> Policy:
     return _mean(alike(policies))
 
 
-def merge(policies: Sequence[Policy], *, seed: int = 0, rounds: int = 2, align: Align = coordinate_descent) -> Policy:
+def merge(policies: Sequence[Policy], *, seed: int = 0, rounds: int = 5, align: Align = coordinate_descent) -> Policy:
     """The mean of all members after their hidden units were permuted to fit.
 
-    The reference is the first member, then the mean of the aligned members, `rounds` times in all. Every member is aligned to the one
-    reference, never to a neighbour. Raises PolyactError as `alike` and `symmetry` do.
+    The reference is the first member, then the mean of the aligned members, until that changes nothing, at most `rounds` times in all.
+    Every member is aligned to the one reference, never to a neighbour. Raises PolyactError as `alike` and `symmetry` do.
     """
     if rounds < 1:
         raise PolyactError(f"merging needs at least one round of alignment, got {rounds}")
     members = [folded(policy) for policy in alike(policies)]
     rng, groups = np.random.default_rng(seed), symmetry(members[0])
-    merged = members[0]
+    merged, before = members[0], None
     for _ in range(rounds):
-        merged = _mean([groups.permuted(member, align(merged, member, groups, rng)) for member in members])
+        found = [align(merged, member, groups, rng) for member in members]
+        if before is not None and all(map(_equal, found, before)):
+            break
+        merged, before = _mean([groups.permuted(*pair) for pair in zip(members, found, strict=True)]), found
     return merged
 
 
@@ -88,6 +91,10 @@ def _normalised_by(normaliser: Normaliser, policy: Policy) -> Policy:
     deep = bool(network.hidden)
     policy = eqx.tree_at(lambda p: p.network.hidden[0] if deep else p.network.last, policy, moved)
     return eqx.tree_at(lambda p: p.body.normaliser, policy, normaliser)
+
+
+def _equal(one: Matrices, other: Matrices) -> bool:
+    return all(np.array_equal(one[group], other[group]) for group in one)
 
 
 def _mean(policies: Sequence[Policy]) -> Policy:
