@@ -61,7 +61,7 @@ def chained(policies: Sequence[Policy]) -> Policy:
 
 def softly(policies: Sequence[Policy]) -> Policy:
     """FLEET-MERGE with soft permutations."""
-    return merge(policies, align=soft_permutations)
+    return merge(policies, rounds=2, align=soft_permutations)
 
 
 def barrier(one: Policy, other: Policy, loss: Callable[[Policy], Array], points: int = 7) -> float:
@@ -271,13 +271,14 @@ ARMS = {
 ONCE = Experiment(
     measure,
     {name: Arm(arm.role, arm.about, (arm.settings[0], False)) for name, arm in ARMS.items() if name not in SLOW},
-    {"smoke": Scale(2, (8, 20, 4, 1, 5)), "laptop": Scale(20, (64, 400, 16, 5, 200))},
+    {"smoke": Scale(2, (8, 20, 4, 1, 5)), "laptop": Scale(40, (64, 400, 16, 5, 200))},
     testbed="point navigation to goals all around; each of four members is cloned from an expert in one sector of goals",
     budget=Budget(
         data="64 demonstrations of 20 steps per member; the joint policy has all of them",
         steps="400 cloning steps of 16 demonstrations per member (joint: 64); 200 per round",
         network="GRU of width 128 behind one hidden layer of 128, from different initialisations",
-        tuning="learning rates on seeds below 1000: 1e-3 for the joint policy, 1e-4 in rounds (best of three, with and without them)",
+        tuning="learning rates on seeds below 1000: 1e-3 for the joint policy, 1e-4 in rounds (best of three, with and without them); "
+        "references of FLEET-MERGE: twice or until nothing changes",
     ),
     prepare=prepare,
     runner="threads",
