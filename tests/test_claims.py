@@ -156,6 +156,16 @@ def test_an_interruption_loses_no_finished_seed():
     assert got.values["other"]["score"].shape == (1,)
 
 
+def test_an_interruption_loses_no_finished_experiment():
+    def interrupted(key, mean, spread, prepared):
+        raise KeyboardInterrupt
+
+    found = run_claims("toy", [claim(), claim(of=experiment("threads", interrupted))], "", seeds=2, progress=False)
+    assert next(found)[0].finding.verdict
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+
+
 def test_a_scale_that_cannot_run_here_says_what_it_needs():
     scales = SCALES | {"paper": Scale(3, 1.0, "D4RL's hopper-medium-v2", lambda: "no such data set here")}
     own = Experiment(draw, ARMS, scales, "", experiment().budget)
@@ -164,7 +174,7 @@ def test_a_scale_that_cannot_run_here_says_what_it_needs():
 
 
 def test_the_placebo_measures_a_rival_twice_and_shows_nothing():
-    (result,) = run_claims("toy", [claim(Beats("system", {"ablation": -0.5}))], "", placebo=True, progress=False)
+    ((result,),) = run_claims("toy", [claim(Beats("system", {"ablation": -0.5}))], "", placebo=True, progress=False)
     assert result.measured.values.keys() == {"ablation", "ablation" + AGAIN}
     assert result.finding.verdict == "not shown"
     assert not np.array_equal(*(metrics["score"] for metrics in result.measured.values.values()))
@@ -185,7 +195,7 @@ def test_power_grows_with_the_effect_and_is_what_simulation_gives():
 def test_a_record_keeps_what_was_shown(tmp_path):
     source, file = tmp_path / "toy.py", tmp_path / "record.jsonl"
     source.write_text("CARD = 1")
-    (result,) = run_claims("toy", [claim()], "", progress=False)
+    ((result,),) = run_claims("toy", [claim()], "", progress=False)
     entry = json.loads(json.dumps(result.to_json(), allow_nan=False))
     record.append([entry], source, file)
     record.append([entry | {"verdict": "not shown"}], source, file)
@@ -199,7 +209,7 @@ def test_a_record_keeps_what_was_shown(tmp_path):
 
 def test_a_system_holds_by_its_first_claim(tmp_path):
     second = replace(claim(), name="second")
-    found = [result.to_json() for result in run_claims("toy", [claim(), second], "", progress=False)]
+    found = [result.to_json() for part in run_claims("toy", [claim(), second], "", progress=False) for result in part]
     assert [entry["headline"] for entry in found] == [True, False]
     source, file = tmp_path / "toy.py", tmp_path / "record.jsonl"
     source.write_text("CARD = 1")
@@ -219,11 +229,11 @@ def test_saying_what_came_out_does_not_make_a_file_another(tmp_path):
 def test_smoke_runs_and_tuning_seeds_are_not_recorded(tmp_path):
     source = tmp_path / "toy.py"
     source.write_text("")
-    (smoke,) = run_claims("toy", [claim()], "", scale="smoke", progress=False)
+    ((smoke,),) = run_claims("toy", [claim()], "", scale="smoke", progress=False)
     assert smoke.to_json()["verdict"] is None
     with pytest.raises(PolyactError, match="no verdict to record"):
         record.append([smoke.to_json()], source, tmp_path / "r")
-    (tuned,) = run_claims("toy", [claim()], "", first_seed=0, progress=False)
+    ((tuned,),) = run_claims("toy", [claim()], "", first_seed=0, progress=False)
     with pytest.raises(PolyactError, match="tuning seeds"):
         record.append([tuned.to_json()], source, tmp_path / "r")
     (tmp_path / "r").write_text("{\n")
@@ -233,6 +243,7 @@ def test_smoke_runs_and_tuning_seeds_are_not_recorded(tmp_path):
 
 def test_claims_of_one_experiment_share_its_numbers():
     shared = experiment()
-    results = run_claims("toy", [claim(of=shared), claim(Within("system", low=0.0), of=shared)], "", seeds=3, progress=False)
-    assert results[0].measured is results[1].measured
+    both = [claim(of=shared), claim(Within("system", low=0.0), of=shared)]
+    ((one, other),) = run_claims("toy", both, "", seeds=3, progress=False)
+    assert one.measured is other.measured
     assert CLAIMS[0].experiment is ELSEWHERE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from polyact.claims.claim import Beats, Claim
@@ -37,12 +37,11 @@ def run_claims(
     first_seed: int = 1000,
     placebo: bool = False,
     progress: bool = True,
-) -> list[Result]:
-    """The findings of a system's claims; with `placebo` those of every rival against itself under independent keys, which must come out
-    as 'not shown'. The first claim is the headline: the system holds when that one does. Raises KeyboardInterrupt only when not even
-    one seed was finished.
+) -> Iterator[list[Result]]:
+    """The findings of a system's claims, those of one experiment at a time; with `placebo` those of every rival against itself under
+    independent keys, which must come out as 'not shown'. The first claim is the headline: the system holds when that one does.
+    Raises KeyboardInterrupt when not even one seed of an experiment was finished; what was found before that has been yielded.
     """
-    results: list[Result] = []
     for number, experiment in enumerate(experiments(claims)):
         own = [claim for claim in claims if claim.experiment is experiment]
         rivals = rivals_of(own, experiment)
@@ -61,14 +60,15 @@ def run_claims(
         )
         if not measured.seeds:
             raise KeyboardInterrupt
+        results: list[Result] = []
         judged = [placebo_of(claim) for claim in own if isinstance(claim.test, Beats)] if placebo else own
         for claim in judged:
             finding = _placebo_finding(claim, measured) if placebo else judge(claim, measured.values)
             chance = None if placebo else power(finding, measured.values)
             results.append(Result(slug, claim.name == claims[0].name, finding, measured, scale, chance))
+        yield results
         if measured.interrupted:
             break
-    return results
 
 
 def placebo_of(claim: Claim) -> Claim:

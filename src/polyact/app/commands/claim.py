@@ -9,7 +9,7 @@ from polyact.app.arguments import ClaimOf
 from polyact.app.show import print_json, print_table, say
 from polyact.claims import record
 from polyact.claims.claim import SCALES, Always, Beats, Budget, Within
-from polyact.claims.harness import experiments, more_threads
+from polyact.claims.harness import more_threads
 from polyact.claims.run import Result, run_claims
 from polyact.errors import PolyactError, unknown
 from polyact.learning.program import release_programs
@@ -48,21 +48,19 @@ def _run_all(slugs: list[str], command: ClaimOf) -> None:
     interrupted = False
     for slug in slugs:
         try:
-            found = _run(slug, command)
+            for found in _run(slug, command):
+                results += found
+                interrupted = found[0].measured.interrupted
         except KeyboardInterrupt:
             interrupted = True
-            break
         except Exception as error:
             if len(slugs) == 1:
                 raise
             failed[slug] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             print(f"polyact: {slug}: {failed[slug]}", file=sys.stderr)
-            continue
         finally:
             release_programs(unless_fewer_maps_than=20_000)
-        results += found
-        if any(result.measured.interrupted for result in found):
-            interrupted = True
+        if interrupted:
             break
     if command.json:
         print_json({"claims": [result.to_json() for result in results], "failed": failed, "interrupted": interrupted})
@@ -74,9 +72,10 @@ def _run_all(slugs: list[str], command: ClaimOf) -> None:
         raise PolyactError(f"{len(failed)} of {len(slugs)} systems could not be measured: {', '.join(failed)}")
 
 
-def _run(slug: str, command: ClaimOf) -> list[Result]:
+def _run(slug: str, command: ClaimOf) -> Iterator[list[Result]]:
+    """The findings of one experiment after the other, told and recorded."""
     system = catalogue.system(slug)
-    found = run_claims(
+    for found in run_claims(
         slug,
         system.claims,
         system.module.__name__,
@@ -85,15 +84,14 @@ def _run(slug: str, command: ClaimOf) -> list[Result]:
         first_seed=command.first_seed,
         placebo=command.placebo,
         progress=not command.json,
-    )
-    if not command.json:
-        _tell_experiments(slug, found)
-        for result in found:
-            say(f"  {_verdict(result)}: {result.finding.claim.name}")
-    whole = [result for result in found if not result.measured.interrupted]
-    if command.record and whole:
-        record.append([result.to_json() for result in whole], catalogue.place(slug))
-    return found
+    ):
+        if not command.json:
+            _tell_experiment(slug, found)
+            for result in found:
+                say(f"  {_verdict(result)}: {result.finding.claim.name}")
+        if command.record and not found[0].measured.interrupted:
+            record.append([result.to_json() for result in found], catalogue.place(slug))
+        yield found
 
 
 def _chosen(command: ClaimOf) -> list[str]:
@@ -104,17 +102,16 @@ def _chosen(command: ClaimOf) -> list[str]:
     return list(catalogue.cards(command.family))
 
 
-def _tell_experiments(slug: str, found: list[Result]) -> None:
-    for experiment in experiments(result.finding.claim for result in found):
-        measured = next(result.measured for result in found if result.finding.claim.experiment is experiment)
-        say(f"\n{slug}: {experiment.testbed} ({len(measured.seeds)} seeds from {measured.seeds[0]}, {measured.seconds:.1f} s)")
-        say(f"  every arm: {_budget(experiment.budget)}")
-        metrics = list(dict.fromkeys(metric for values in measured.values.values() for metric in values))
-        rows = [
-            (arm, experiment.arms[arm].role if arm in experiment.arms else "again", *_means(values, metrics))
-            for arm, values in measured.values.items()
-        ]
-        print_table("", ("arm", "role", *metrics), rows)
+def _tell_experiment(slug: str, found: list[Result]) -> None:
+    experiment, measured = found[0].finding.claim.experiment, found[0].measured
+    say(f"\n{slug}: {experiment.testbed} ({len(measured.seeds)} seeds from {measured.seeds[0]}, {measured.seconds:.1f} s)")
+    say(f"  every arm: {_budget(experiment.budget)}")
+    metrics = list(dict.fromkeys(metric for values in measured.values.values() for metric in values))
+    rows = [
+        (arm, experiment.arms[arm].role if arm in experiment.arms else "again", *_means(values, metrics))
+        for arm, values in measured.values.items()
+    ]
+    print_table("", ("arm", "role", *metrics), rows)
 
 
 def _budget(budget: Budget) -> str:
