@@ -27,7 +27,7 @@ from polyact.learning.base import Learner, Trainable
 from polyact.learning.fitted import Fitted, check_options, needs_other
 from polyact.learning.fleet import Driver, Fleet, Summary, ThreadFleet
 from polyact.learning.loop import Evaluate, Hooks, Plan, Record, run
-from polyact.learning.program import Count, as_count, fleet_of, repeat
+from polyact.learning.program import Count, as_count, fleet_of, program, repeat
 from polyact.policies.spec import Spec
 
 BLOCK_BYTES = 64 << 20
@@ -148,7 +148,6 @@ def _host_driver(problem: Problem, key: PRNGKeyArray, readers: ThreadPoolExecuto
     """Batches are read on the host one block ahead of the device; memory is bounded by two blocks."""
     pick = eqx.filter_jit(_block_rows)
     length = _block_length(problem, key)
-    work = eqx.filter_jit(advance_block)
 
     def read(first: int) -> Batch:
         rows = jax.tree.map(np.asarray, pick(problem, key, as_count(first), length))
@@ -162,7 +161,8 @@ def _host_driver(problem: Problem, key: PRNGKeyArray, readers: ThreadPoolExecuto
             block = ahead.result()
             if at + length < first + count:
                 ahead = readers.submit(read, at + length)
-            state, summary = work(problem.learner, block, state, key, as_count(at), as_count(min(length, first + count - at)))
+            given = problem.learner, block, state, key, as_count(at), as_count(min(length, first + count - at))
+            state, summary = program(advance_block, *given)(*given)
             summaries.append(summary)
         return state, _merge(summaries)
 

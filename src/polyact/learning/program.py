@@ -50,7 +50,7 @@ def repeat(one: Callable[[Any, Carry], tuple[Carry, Any]], state: Carry, first: 
 def fleet_of(advance: Advance, problem: PyTree, states: list[Carry], keys: list[PRNGKeyArray]) -> Fleet:
     """Every seed carried by `advance(problem, state, key, first, count)`, compiled once, and not again for another run of these shapes."""
     if one_program_each(len(keys)):
-        compiled = _program(advance, problem, states[0], keys[0])
+        compiled = program(advance, problem, states[0], keys[0], as_count(0), as_count(0))
 
         def driver(key: PRNGKeyArray) -> Driver:
             return lambda state, first, count: compiled(problem, state, key, as_count(first), as_count(count))
@@ -66,13 +66,13 @@ _KEPT = 64
 _COMPILING = Lock()
 
 
-def _program(advance: Advance, problem: PyTree, state: Carry, key: PRNGKeyArray) -> Any:
-    """`advance` compiled for arguments like these; kept, so that a second run of the same shapes and settings starts at once."""
-    arrays, still = pack((problem, state, key))
-    like = advance, still, tuple(jax.typeof(array) for array in arrays)
+def program(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function` compiled for arguments like these; kept, so that a second run of the same shapes and settings starts at once."""
+    arrays, still = pack(arguments)
+    like = function, still, tuple(jax.typeof(array) for array in arrays)
     with _COMPILING:
         if like not in _PROGRAMS:
-            _PROGRAMS[like] = _compiled(eqx.filter_jit(advance).lower(problem, state, key, as_count(0), as_count(0)))
+            _PROGRAMS[like] = _compiled(eqx.filter_jit(function).lower(*arguments))
         _PROGRAMS.move_to_end(like)
         while len(_PROGRAMS) > _KEPT:
             _PROGRAMS.popitem(last=False)
