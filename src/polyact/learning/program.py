@@ -79,7 +79,7 @@ def program(function: Callable[..., Any], *arguments: Any) -> Any:
         return _PROGRAMS[like]
 
 
-# Since jaxlib 0.10 matrix products on a CPU go to YNNPACK, here only convolutions do. In loops of updates its products keep one core busy:
+# In jaxlib 0.10 matrix products on a CPU go to YNNPACK; here only convolutions do. In loops of updates its products keep one core busy:
 # without it an update of CQL, TD3+BC and IQL takes 0.81, 0.82 and 0.88 of the time (width 256, batch 256, two cores).
 _WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
 

@@ -8,7 +8,7 @@ policy, and what it is compared with.
 Measured (40 seeds from 3000 for one merge, 37 minutes on a busy machine; 5 from 2000 for rounds): permutations matter (merged once,
 returns are 0.44 [0.39, 0.49] above unaligned and 0.58 above plain averages). But one merge closes 32% [29, 35] of the gap to joint
 training, 30 were asked: not shown. Twenty seeds from 2000, whose references were renewed only once, gave 33% [29, 38]; five from 1000
-39% [28, 66]. On four to six tuning seeds, where it closes 31%, nothing changed that: more random starts; members trained for 200 steps
+39% [28, 66]. On two to six tuning seeds, where it closes 31%, nothing changed that: more random starts; members trained for 200 steps
 (29%), with three times the rate (29%), with weight decay of 0.1 or 1 (29%, 25%); and with another member as the first reference the
 same members merge to anything between 9% and 46%, which nearness of the weights does not foretell. After five rounds (references
 renewed once) the merged policy is at 89% [76, 97] of joint training instead of 90, after 3.4 rounds where unaligned ones never get
