@@ -5,7 +5,7 @@ import os
 import pytest
 from jaxtyping import install_import_hook
 
-os.environ.setdefault("NPROC", "3")  # threads of XLA's pool: see polyact.claims.harness.more_threads
+os.environ.setdefault("NPROC", "3")  # threads of XLA's pool: see polyact.claims.harness.prepare_xla
 
 install_import_hook("polyact", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

@@ -194,9 +194,9 @@ def test_programs_let_go_are_compiled_again_to_the_same_result(source):
 def test_programs_keep_products_from_ynnpack_and_compile_where_there_is_none(monkeypatch):
     lowered = jax.jit(lambda a: a @ a).lower(jnp.ones((64, 64)))
     assert "ynn_fusion" not in program._compiled(lowered).as_text()
-    monkeypatch.setattr(program, "_WITHOUT_YNN", {"xla_no_such_option": "1"})
+    monkeypatch.setattr(program, "WITHOUT_YNN", {"xla_no_such_option": "1"})
     assert program._compiled(lowered)(jnp.ones((64, 64)))[0, 0] == 64
-    monkeypatch.setattr(program, "_WITHOUT_YNN", {"xla_cpu_copy_insertion_use_region_analysis": "neither"})
+    monkeypatch.setattr(program, "WITHOUT_YNN", {"xla_cpu_copy_insertion_use_region_analysis": "neither"})
     with pytest.raises(Exception, match="xla_cpu_copy_insertion_use_region_analysis"):
         program._compiled(lowered)
 

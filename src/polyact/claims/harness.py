@@ -14,12 +14,14 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import numpy as np
 
 from polyact.claims.claim import FIRST_TEST_SEED, Beats, Claim, Experiment
 from polyact.errors import PolyactError
+from polyact.learning.program import WITHOUT_YNN
 from polyact.progress import Bar
 
 AGAIN = " (again)"  # a rival measured a second time, with keys of its own: the placebo's other side
@@ -39,13 +41,17 @@ class Measured:
     interrupted: bool = False
 
 
-def more_threads() -> None:
-    """Give XLA's pool one thread more than seeds run side by side; must come before anything is computed.
+def prepare_xla() -> None:
+    """Settings of XLA for claims; must come before anything is computed.
 
-    Batches of LAPACK routines wait for threads of the pool they run in; as many at once as it has threads wait for ever (jaxlib 0.10).
-    Every further thread costs: two seeds took 5.6 s with two, 6.4 s with three and 7.7 s with eight of them, on two cores.
+    One thread more than seeds run side by side: batches of LAPACK routines wait for threads of the pool they run in, and as many at
+    once as it has threads wait for ever (jaxlib 0.10). Every further thread costs: two seeds took 5.6 s with two, 6.4 s with three and
+    7.7 s with eight of them, on two cores. And all programs of claims are compiled as those for training are.
     """
     os.environ.setdefault("NPROC", str(1 + max(2, os.cpu_count() or 1)))
+    if tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 10):  # older ones end the process at a flag that they do not know
+        ours = [f"--{option}={value}" for option, value in WITHOUT_YNN.items()]
+        os.environ["XLA_FLAGS"] = " ".join([*ours, os.environ.get("XLA_FLAGS", "")])
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:

@@ -81,14 +81,14 @@ def program(function: Callable[..., Any], *arguments: Any) -> Any:
 
 # In jaxlib 0.10 matrix products on a CPU go to YNNPACK; here only convolutions do. In loops of updates its products keep one core busy:
 # without it an update of CQL, TD3+BC and IQL takes 0.81, 0.82 and 0.88 of the time (width 256, batch 256, two cores).
-_WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
+WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
 
 
 def _compiled(lowered: Any) -> Any:
     if jax.default_backend() != "cpu":
         return lowered.compile()
     try:
-        return lowered.compile(compiler_options=_WITHOUT_YNN)
+        return lowered.compile(compiler_options=WITHOUT_YNN)
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise

@@ -9,7 +9,7 @@ from polyact.app.arguments import ClaimOf
 from polyact.app.show import print_json, print_table, say
 from polyact.claims import record
 from polyact.claims.claim import SCALES, Always, Beats, Budget, Within
-from polyact.claims.harness import more_threads
+from polyact.claims.harness import prepare_xla
 from polyact.claims.run import Result, run_claims
 from polyact.errors import PolyactError, unknown
 from polyact.learning.program import release_programs
@@ -24,7 +24,7 @@ def run(command: ClaimOf) -> None:
         raise PolyactError(
             "--record keeps verdicts of test seeds: leave out --placebo, --scale smoke and a --first-seed below 1000"
         )
-    more_threads()
+    prepare_xla()
     cache.enable()
     with _hasty() if command.scale == "smoke" else nullcontext():
         _run_all(slugs, command)
