@@ -283,7 +283,7 @@ NAVIGATION = Experiment(
     },
     scales={
         "smoke": Scale(2, Navigation(3, 60, (20, 20), 6, 6, 8)),
-        "laptop": Scale(3, Navigation(75, 3000, (6000, 2000), 200, 200)),
+        "laptop": Scale(6, Navigation(75, 3000, (6000, 2000), 200, 200)),
     },
     testbed="point navigation past two obstacles to one of four goals; experts that pass on the left or on the right",
     budget=Budget(
