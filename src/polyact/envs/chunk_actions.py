@@ -1,5 +1,6 @@
 """A world whose one action is a whole chunk of another's: what learners need that decide once per chunk."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from polyact.envs.base import Action, Env, Observation, State, Step
+from polyact.envs.vector import where
 from polyact.envs.wrappers import Wrapper, float_box
 from polyact.errors import PolyactError
 from polyact.spaces import Box, Space
@@ -51,14 +53,21 @@ class ChunkActions(Wrapper):
         shape = float_box(self.env.action_space, "chunks").shape
         actions, keys = jnp.reshape(action, (self.length, *shape)), jax.random.split(key, self.length)
         first = self.env.step(state, actions[0], keys[0])
+        return go_on(lambda state, now: self.env.step(state, *now), first, (actions[1:], keys[1:]))
 
-        def one(carry: Any, now: Any) -> tuple[Any, None]:
-            state, done = carry
-            moved, step = self.env.step(state, *now)
-            over = done.terminated | done.truncated
-            info = jax.tree.map(lambda was, new: jnp.where(over, was, jnp.maximum(was, new)), done.info, step.info)
-            step = Step(step.observation, done.reward + step.reward, step.terminated, step.truncated, info)
-            kept = jax.tree.map(lambda was, new: jnp.where(over, was, new), (state, done), (moved, step))
-            return kept, None
 
-        return jax.lax.scan(one, first, (actions[1:], keys[1:]))[0]
+def go_on(play: Callable[[Any, Any], tuple[Any, Step]], first: tuple[Any, Step], inputs: Any) -> tuple[Any, Step]:
+    """More steps after the first as one with it: `state, step = play(state, input)` for every row of `inputs`, until the episode ends.
+
+    Rewards are summed, info columns are the largest.
+    """
+
+    def one(carry: tuple[Any, Step], now: Any) -> tuple[tuple[Any, Step], None]:
+        state, done = carry
+        moved, step = play(state, now)
+        over = done.terminated | done.truncated
+        info = jax.tree.map(lambda was, new: jnp.where(over, was, jnp.maximum(was, new)), done.info, step.info)
+        step = Step(step.observation, done.reward + step.reward, step.terminated, step.truncated, info)
+        return where(over, carry, (moved, step)), None
+
+    return jax.lax.scan(one, first, inputs)[0]
