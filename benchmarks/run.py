@@ -37,6 +37,8 @@ def main() -> int:
     if not names or not set(names) <= set(BENCHMARKS):
         parser.error(f"name benchmarks ({', '.join(BENCHMARKS)}) or give --all")
     results, failed = {}, []
+    if given.smoke:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # programs that run a few times cost little but their compilation
     for name in names:
         began = time.perf_counter()
         command = [sys.executable, str(HERE / f"{name}.py")]

@@ -5,8 +5,6 @@ few parameters that tilt the nominal rows (`Tilt`), as in Policy Gradient in Rob
 2212.10439). `exact_robust` solves worlds under the first kind exactly.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any
 
@@ -14,6 +12,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
+
+from polyact.envs.base import AbstractVar
 
 Kernel = Float[Array, "S A S"]
 
@@ -34,17 +34,23 @@ class Adversary(eqx.Module):
         """The nearest allowed parameters (Euclidean)."""
 
 
-class Rows(Adversary):
-    """Each row within L1 distance radius[s, a] of the nominal one and on its support."""
+class Table(Adversary):
+    """The parameters are the transitions themselves."""
 
-    nominal: Kernel
-    radius: Float[Array, "S A"]
+    nominal: AbstractVar[Kernel]
 
     def begin(self) -> Kernel:
         return self.nominal
 
     def kernel(self, parameters: Kernel) -> Kernel:
         return parameters
+
+
+class Rows(Table):
+    """Each row within L1 distance radius[s, a] of the nominal one and on its support."""
+
+    nominal: Kernel
+    radius: Float[Array, "S A"]
 
     def project(self, parameters: Kernel) -> Kernel:
         """The nearest distribution; where that is too far, mass radius / 2 moves up and as much down, each by a level of its own."""
@@ -57,17 +63,11 @@ class Rows(Adversary):
         return jnp.where(near[..., None], inside, self.nominal + up - down)
 
 
-class SharedRows(Adversary):
+class SharedRows(Table):
     """The L1 distances of a state's rows sum to at most radius[s] (s-rectangular)."""
 
     nominal: Kernel
     radius: Float[Array, " S"]
-
-    def begin(self) -> Kernel:
-        return self.nominal
-
-    def kernel(self, parameters: Kernel) -> Kernel:
-        return parameters
 
     def project(self, parameters: Kernel) -> Kernel:
         """Rows are shrunk towards the nominal ones by one threshold for each state, found by bisection."""

@@ -8,7 +8,8 @@ policy, and what it is compared with.
 Measured (100 seeds from 5000 for one merge, 21 minutes; 5 from 2000 for rounds): merged once, it closes 32.6% [30.4, 34.8] of the gap
 between plain averages and joint training, and permutations matter: returns are 0.47 [0.43, 0.51] above unaligned and 0.59 above plain
 averages. 30% were asked, so it is close: 40 seeds from 3000 had given 32% [29, 35] and 5 from 1000 39% [28, 66], which showed nothing, as
-did 20 from 2000 whose references were renewed only once (33% [29, 38]); the hundred were decided on before they were run. On two to six
+did 20 from 2000 whose references were renewed only once (33% [29, 38]) and do the 20 from 1000 of an ordinary run, 32% [29, 37]; the
+hundred were decided on before they were run. No placebo holds. On two to six
 tuning seeds, where it closes 31%, nothing made it more: more random starts; members trained for 200 steps (29%), with three times the rate
 (29%), with weight decay of 0.1 or 1 (29%, 25%), for 3000 steps with weight decay of 0.1 (28% on one seed, where 400 steps give 47%); and
 with another member as the first reference the same members merge to anything between 9% and 46%, which nearness of the weights does not
