@@ -13,9 +13,9 @@ A decision is 2.8 times [2.2, 3.2] faster beside another seed, not 20 (5.8 times
 less time than calling them takes. Refining reacts to a moved goal 0.58 steps [0.44, 0.76] sooner than a plan of 8 executed to its end; ten
 steps react before three, and three before one. With the gripper little is shown with four seeds: scaled down it succeeds in 82 of 100, 56
 [24, 88] more than planning from noise; clipping succeeds in 51, neither in 43 (deviation of the difference over seeds 32). Noise on the
-warm plan changes nothing. Six seeds of 200 episodes (from 1000) gave -1.6 [-4.4, 0.9], and eight
-of 500 (from 1000, 3.5 minutes) -2.3 [-5.7, -1.0], which show nothing: the loss may be larger than 3 for some policies. No placebo holds. An earlier policy of width 64
-succeeded in half of the episodes, so it was trained further on tuning seeds.
+warm plan changes nothing. Six seeds of 200 episodes (from 1000) gave
+-1.6 [-4.4, 0.9], and eight of 500 (from 1000, 3.5 minutes) -2.3 [-5.7, -1.0], which show nothing: for some policies the loss may be larger
+than 3. No placebo holds. An earlier policy of width 64 succeeded in half of the episodes, so it was trained further on tuning seeds.
 """
 
 import time
