@@ -64,17 +64,8 @@ def test_a_constant_choice_is_that_member(number: int):
 def test_choices_last_and_whoever_is_chosen_anew_begins_anew():
     found = actions(Switched.of(MEMBERS, Plan(jnp.asarray([0, 0, 1, 0])), 2))
     noise = actions(MEMBERS[0])[:, 0] - (0.1 + 0.1 * np.arange(9))  # what chance added at each step
-    wanted = [
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        -0.3,
-        -0.2,
-        0.1,
-        0.2,
-        0.3,
-    ]  # four steps of the first, two of the second, and the first from the start
+    # four steps of the first, two of the second, and the first from its start
+    wanted = np.array([0.1, 0.2, 0.3, 0.4, -0.3, -0.2, 0.1, 0.2, 0.3])
     np.testing.assert_allclose(found[:, 0], wanted + noise, atol=1e-6)
 
 

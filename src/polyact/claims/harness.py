@@ -51,7 +51,8 @@ def prepare_xla() -> None:
     os.environ.setdefault("NPROC", str(1 + max(2, os.cpu_count() or 1)))
     if tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 10):  # older ones end the process at a flag that they do not know
         ours = [f"--{option}={value}" for option, value in WITHOUT_YNN.items()]
-        os.environ["XLA_FLAGS"] = " ".join([*ours, os.environ.get("XLA_FLAGS", "")])
+        given = os.environ.get("XLA_FLAGS", "").split()
+        os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in ours if flag not in given), *given])
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:

@@ -94,7 +94,7 @@ class SwitchActions(Wrapper):
     @classmethod
     def of(cls, env: Env, policies: Sequence[Policy], every: int) -> "SwitchActions":
         """PolyactError when the policies are not of one architecture, or `every` is longer than an episode."""
-        if not 1 <= _positive(every) <= env.horizon:
+        if _positive(every) > env.horizon:
             raise PolyactError(f"there must be a choice within the horizon {env.horizon}, got every={every}")
         return cls(env, _stacked(policies), len(policies), every)
 

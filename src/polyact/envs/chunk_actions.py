@@ -66,7 +66,7 @@ def go_on(play: Callable[[Any, Any], tuple[Any, Step]], first: tuple[Any, Step],
         state, done = carry
         moved, step = play(state, now)
         over = done.terminated | done.truncated
-        info = jax.tree.map(lambda was, new: jnp.where(over, was, jnp.maximum(was, new)), done.info, step.info)
+        info = jax.tree.map(jnp.maximum, done.info, step.info)
         step = Step(step.observation, done.reward + step.reward, step.terminated, step.truncated, info)
         return where(over, carry, (moved, step)), None
 
