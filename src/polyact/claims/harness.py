@@ -1,7 +1,9 @@
 """Measure the arms of an experiment at every seed, with as much of the machine as is good for them.
 
-Seeds are paired: every arm of a seed gets the same key and the same `prepared`. The first seed runs alone, several
-arms at once, and leaves its compiled programs behind; the others run side by side. What is finished is kept when the user interrupts.
+Seeds are paired: every arm of a seed gets the same key and the same `prepared`. On a CPU seeds run in processes, one for every core and
+with one thread each: programs this small gain nothing from a second thread and pay for it. What they compiled they share on disk. Where
+they are not worth starting (smoke runs) the first seed runs alone, several arms at once, and the others beside each other in threads.
+What is finished is kept when the user interrupts.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -19,9 +22,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from polyact import cache as program_cache
 from polyact.claims.claim import FIRST_TEST_SEED, Beats, Claim, Experiment
 from polyact.errors import PolyactError
-from polyact.learning.program import WITHOUT_YNN
+from polyact.learning.program import WITHOUT_YNN, release_programs
 from polyact.progress import Bar
 
 AGAIN = " (again)"  # a rival measured a second time, with keys of its own: the placebo's other side
@@ -160,16 +164,22 @@ def _all_seeds(
     again: tuple[str, ...],
     where: tuple[str, int] | None,
 ) -> Iterator[tuple[int, Numbers]]:
-    if experiment.runner == "processes" and where is not None:
-        workers = min(len(seeds), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            yield from _finished(pool, [(seed, _elsewhere, (where, scale, seed, arms, again)) for seed in seeds])
-        return
     if experiment.runner == "program" and _batches():
         yield from zip(seeds, together(experiment, sizes, seeds, arms, again), strict=True)
         return
     first, *others = seeds
     cores = os.cpu_count() or 1
+    if where is not None and (experiment.runner == "processes" or (scale != "smoke" and not _batches())):
+        orders = [_turned(arms, number * len(arms) // cores) for number in range(cores)]
+        jobs = [(seed, _elsewhere, (where, scale, seed, orders[number % cores], again)) for number, seed in enumerate(seeds)]
+        try:
+            yield from _finished(_workers(), jobs)
+        except BrokenProcessPool as error:
+            _workers.cache_clear()
+            raise PolyactError(
+                "a process that measured seeds has died, perhaps for want of memory; --seeds asks for fewer"
+            ) from error
+        return
     yield first, one_seed(experiment, sizes, first, arms, again, cores)
     if others:
         with ThreadPoolExecutor(min(len(others), cores)) as pool:
@@ -187,11 +197,31 @@ def _finished(pool: Executor, jobs: Sequence[tuple[Name, Callable[..., Found], t
             future.cancel()
 
 
+@cache
+def _workers() -> ProcessPoolExecutor:
+    """One process for every core, for all experiments of this one. They inherit its environment, which it has no more use for itself."""
+    os.environ.update(dict.fromkeys(("NPROC", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    return ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn"), _begin)
+
+
+def _begin() -> None:
+    program_cache.enable()
+
+
+def _turned(arms: tuple[str, ...], by: int) -> tuple[str, ...]:
+    """The same arms from another one on: processes that begin together do not all compile the same programs."""
+    return arms[by:] + arms[:by]
+
+
 def _elsewhere(where: tuple[str, int], scale: str, seed: int, arms: tuple[str, ...], again: tuple[str, ...]) -> Numbers:
-    """`one_seed` in a process of its own."""
+    """`one_seed` in a process of its own, with the arms in the order of the experiment."""
     module, number = where
     experiment = experiments(import_module(module).CLAIMS)[number]
-    return one_seed(experiment, experiment.scales[scale].sizes, seed, arms, again)
+    try:
+        found = one_seed(experiment, experiment.scales[scale].sizes, seed, arms, again)
+    finally:
+        release_programs(unless_fewer_maps_than=20_000)
+    return {name: found[name] for name in (*experiment.arms, *(name for name in found if name.endswith(AGAIN))) if name in found}
 
 
 def experiments(claims: Iterable[Claim]) -> list[Experiment]:

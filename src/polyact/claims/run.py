@@ -40,6 +40,7 @@ def run_claims(
 ) -> Iterator[list[Result]]:
     """The findings of a system's claims, those of one experiment at a time; with `placebo` those of every rival against itself under
     independent keys, which must come out as 'not shown'. The first claim is the headline: the system holds when that one does.
+    module: where other processes find the claims; without its name all seeds run in this one.
     Raises KeyboardInterrupt when not even one seed of an experiment was finished; what was found before that has been yielded.
     """
     for number, experiment in enumerate(experiments(claims)):
@@ -54,7 +55,7 @@ def run_claims(
             seeds_from(first_seed, count),
             arms=rivals if placebo else None,
             again=rivals if placebo else (),
-            where=(module, number),
+            where=(module, number) if module else None,
             label=slug,
             progress=progress,
         )

@@ -5,7 +5,7 @@ to recurrent layers). `soft_permutations` learns scores by gradient, through Sin
 forward pass (FLEET-MERGE, arXiv 2310.01362).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from polyact.composition.symmetry import Axes, Symmetry, moved_by
 from polyact.errors import PolyactError
 from polyact.policies.base import Policy
 
-Matrices = dict[str, Float[Array, "W W"]]
+Matrices = dict[str, Float[np.ndarray, "W W"]]  # on the host: assignments are found there, step by step
 Align = Callable[[Policy, Policy, Symmetry, np.random.Generator], Matrices]
 
 
@@ -34,7 +34,7 @@ def coordinate_descent(
     help, and over hard ones, kept only when they are better.
     """
     pair = symmetry.weights(reference), symmetry.weights(member)
-    mean = {group: jnp.full((width, width), 1 / width) for group, width in symmetry.widths.items()}
+    mean = {group: np.full((width, width), 1 / width, np.float32) for group, width in symmetry.widths.items()}
     random = [symmetry.random(rng) for _ in range(restarts)]
     relaxed = [_relaxed(pair, start, symmetry, sweeps) for start in (mean, *random)]
     ends = [_descend(pair, start, symmetry, rng, sweeps) for start in (symmetry.identity(), *relaxed, *random)]
@@ -58,15 +58,12 @@ def soft_permutations(
     if min(steps, learning_rate, temperature) <= 0:
         raise PolyactError(f"steps, learning_rate and temperature must be positive, got {steps}, {learning_rate}, {temperature}")
     pair = symmetry.weights(reference), symmetry.weights(member)
-    optimiser = optax.adam(learning_rate)
     scores = {g: jnp.asarray(0.01 * rng.normal(size=(w, w)), jnp.float32) for g, w in symmetry.widths.items()}
-    state, best = optimiser.init(scores), (-np.inf, symmetry.identity())
+    state, soft, best = optax.adam(learning_rate).init(scores), _softened(scores, temperature), (-np.inf, symmetry.identity())
     for _ in range(steps):
-        hard = {group: assigned(soft) for group, soft in _softened(scores, temperature).items()}
-        value, slope = _straight_through(scores, hard, *pair, symmetry.axes, temperature)
+        hard = {group: assigned(own) for group, own in soft.items()}
+        value, scores, state, soft = _straight_through(scores, state, hard, *pair, symmetry.axes, temperature, learning_rate)
         best = max(best, (float(value), hard), key=lambda found: found[0])
-        updates, state = optimiser.update(slope, state)
-        scores = optax.apply_updates(scores, updates)
     return best[1]
 
 
@@ -80,13 +77,13 @@ def sinkhorn(scores: Float[Array, "W W"], iterations: int = 20) -> Float[Array, 
     return jnp.exp(jax.lax.fori_loop(0, iterations, both, scores))
 
 
-def assigned(scores: Float[Array, "W W"]) -> Float[Array, "W W"]:
+def assigned(scores: Float[Array, "W W"] | Float[np.ndarray, "W W"]) -> Float[np.ndarray, "W W"]:
     """The permutation matrix with the largest inner product with the scores."""
     _, columns = linear_sum_assignment(np.asarray(scores), maximize=True)
-    return jnp.eye(len(columns))[columns]
+    return np.eye(len(columns), dtype=np.float32)[columns]
 
 
-def agreement(matrices: Matrices, reference: list[Array], member: list[Array], axes: tuple[Axes, ...]) -> Float[Array, ""]:
+def agreement(matrices: Mapping[str, Any], reference: list[Array], member: list[Array], axes: tuple[Axes, ...]) -> Float[Array, ""]:
     """Inner product of the reference's weights and the member's, permuted; the squared distance is a constant minus twice that."""
     moved = [moved_by(weight, own, matrices) for weight, own in zip(member, axes, strict=True)]
     return sum((jnp.vdot(one, other) for one, other in zip(reference, moved, strict=True)), start=jnp.zeros(()))
@@ -107,11 +104,12 @@ def _relaxed(pair: Pair, found: Matrices, symmetry: Symmetry, sweeps: int) -> Ma
         moved = 0.0
         for group in symmetry.widths:
             value, slopes = _slopes(found, *pair, symmetry.axes)
-            target = assigned(slopes[group])
-            rise = float(jnp.vdot(slopes[group], target - found[group]))
+            slope, target = np.asarray(slopes[group]), assigned(slopes[group])
+            rise = float(np.vdot(slope, target - found[group]))
             bow = float(_agreement(found | {group: target}, *pair, symmetry.axes)) - float(value) - rise
             step = 1.0 if bow >= 0 else min(1.0, -rise / (2 * bow))
-            found, moved = found | {group: found[group] + step * (target - found[group])}, max(moved, step * rise)
+            nearer = found[group] + np.float32(step) * (target - found[group])
+            found, moved = found | {group: nearer}, max(moved, step * rise)
         if moved <= 1e-4 * abs(float(value)):
             break
     return {group: assigned(soft) for group, soft in found.items()}
@@ -133,22 +131,31 @@ def _descend(pair: Pair, found: Matrices, symmetry: Symmetry, rng: np.random.Gen
 
 
 @partial(jax.jit, static_argnums=1)
-def _softened(scores: Matrices, temperature: float) -> Matrices:
+def _softened(scores: dict[str, Array], temperature: float) -> dict[str, Array]:
     return {group: sinkhorn(own / temperature) for group, own in scores.items()}
 
 
-@partial(jax.jit, static_argnums=(4, 5))
+@partial(jax.jit, static_argnums=(5, 6, 7))
 def _straight_through(
-    scores: Matrices, hard: Matrices, reference: list[Array], member: list[Array], axes: tuple[Axes, ...], temperature: float
-) -> tuple[Float[Array, ""], Matrices]:
-    """Agreement at the hard permutations, and the slope of the squared distance with respect to the scores."""
+    scores: dict[str, Array],
+    state: Any,
+    hard: Mapping[str, Any],
+    reference: list[Array],
+    member: list[Array],
+    axes: tuple[Axes, ...],
+    temperature: float,
+    learning_rate: float,
+) -> tuple[Float[Array, ""], dict[str, Array], Any, dict[str, Array]]:
+    """Agreement at the hard permutations; scores after one step on the squared distance, Adam's state, and the new soft permutations."""
 
-    def distance(scores: Matrices) -> tuple[Array, Array]:
-        soft = {group: sinkhorn(own / temperature) for group, own in scores.items()}
+    def distance(scores: dict[str, Array]) -> tuple[Array, Array]:
+        soft = _softened(scores, temperature)
         through = {group: hard[group] + soft[group] - jax.lax.stop_gradient(soft[group]) for group in soft}
         value = agreement(through, reference, member, axes)
         moved = [moved_by(weight, own, through) for weight, own in zip(member, axes, strict=True)]
         return sum((jnp.square(a - b).sum() for a, b in zip(reference, moved, strict=True)), start=jnp.zeros(())), value
 
     slope, value = jax.grad(distance, has_aux=True)(scores)
-    return value, slope
+    updates, state = optax.adam(learning_rate).update(slope, state)
+    scores = optax.apply_updates(scores, updates)  # pyright: ignore[reportAssignmentType]
+    return value, scores, state, _softened(scores, temperature)

@@ -44,21 +44,21 @@ class Symmetry:
         """The weights of a policy that any permutation moves."""
         return [place(policy) for place in self.places]
 
-    def permuted(self, policy: Policy, matrices: Mapping[str, Float[Array, "W W"]]) -> Policy:
+    def permuted(self, policy: Policy, matrices: Mapping[str, Any]) -> Policy:
         """The policy with new unit i = sum_j matrix_ij old unit j in every group; the same function when they are permutations."""
         moved = [moved_by(weight, axes, matrices) for weight, axes in zip(self.weights(policy), self.axes, strict=True)]
         return eqx.tree_at(self.weights, policy, moved)
 
-    def identity(self) -> dict[str, Float[Array, "W W"]]:
+    def identity(self) -> dict[str, Float[np.ndarray, "W W"]]:
         """The permutations that change nothing."""
-        return {group: jnp.eye(width) for group, width in self.widths.items()}
+        return {group: np.eye(width, dtype=np.float32) for group, width in self.widths.items()}
 
-    def random(self, rng: np.random.Generator) -> dict[str, Float[Array, "W W"]]:
+    def random(self, rng: np.random.Generator) -> dict[str, Float[np.ndarray, "W W"]]:
         """Permutations drawn evenly."""
-        return {group: jnp.eye(width)[rng.permutation(width)] for group, width in self.widths.items()}
+        return {group: np.eye(width, dtype=np.float32)[rng.permutation(width)] for group, width in self.widths.items()}
 
 
-def moved_by(weight: Array, axes: Axes, matrices: Mapping[str, Array]) -> Array:
+def moved_by(weight: Array, axes: Axes, matrices: Mapping[str, Any]) -> Array:
     """A weight with the matrices of its groups applied along its axes."""
     shape = weight.shape
     for number, axis in enumerate(axes):

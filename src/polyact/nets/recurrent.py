@@ -12,22 +12,26 @@ from polyact.nets.layers import Linear, initialise
 
 
 class Cell(eqx.Module):
-    """x [I], state -> output [W], state."""
+    """x [I], state -> output [W], state. What a step takes from x alone is `inner`, which a whole sequence may pass at once."""
+
+    inner: Linear
+    recurrent: Linear
 
     @abstractmethod
     def start(self) -> PyTree:
         """The state before anything was seen."""
 
     @abstractmethod
+    def advance(self, entering: Float[Array, " gates"], state: PyTree) -> tuple[Float[Array, " width"], PyTree]:
+        """One step from `inner(x)`."""
+
     def __call__(self, x: Float[Array, " inputs"], state: PyTree) -> tuple[Float[Array, " width"], PyTree]:
-        """One step."""
+        """One step from x."""
+        return self.advance(self.inner(x), state)
 
 
 class GRU(Cell):
     """Gated recurrent unit (Cho et al., 1406.1078), with the reset gate applied after the recurrent product. State [W]."""
-
-    inner: Linear
-    recurrent: Linear
 
     @classmethod
     def build(cls, inputs: int, width: int, key: PRNGKeyArray) -> "GRU":
@@ -36,8 +40,8 @@ class GRU(Cell):
     def start(self) -> PyTree:
         return jnp.zeros(self.recurrent.weight.shape[-2])
 
-    def __call__(self, x: Float[Array, " inputs"], state: PyTree) -> tuple[Float[Array, " width"], PyTree]:
-        reset_x, update_x, new_x = jnp.split(self.inner(x), 3)
+    def advance(self, entering: Float[Array, " gates"], state: PyTree) -> tuple[Float[Array, " width"], PyTree]:
+        reset_x, update_x, new_x = jnp.split(entering, 3)
         reset_h, update_h, new_h = jnp.split(self.recurrent(state), 3)
         update = jax.nn.sigmoid(update_x + update_h)
         new = jnp.tanh(new_x + jax.nn.sigmoid(reset_x + reset_h) * new_h)
@@ -48,9 +52,6 @@ class GRU(Cell):
 class LSTM(Cell):
     """Long short-term memory (Hochreiter & Schmidhuber, 1997) with a forget gate biased to remember. State ([W], [W])."""
 
-    inner: Linear
-    recurrent: Linear
-
     @classmethod
     def build(cls, inputs: int, width: int, key: PRNGKeyArray) -> "LSTM":
         inner, recurrent = _maps(inputs, width, 4, key)
@@ -60,9 +61,9 @@ class LSTM(Cell):
         zeros = jnp.zeros(self.recurrent.weight.shape[-2])
         return zeros, zeros
 
-    def __call__(self, x: Float[Array, " inputs"], state: PyTree) -> tuple[Float[Array, " width"], PyTree]:
+    def advance(self, entering: Float[Array, " gates"], state: PyTree) -> tuple[Float[Array, " width"], PyTree]:
         hidden, memory = state
-        enter, forget, new, leave = jnp.split(self.inner(x) + self.recurrent(hidden), 4)
+        enter, forget, new, leave = jnp.split(entering + self.recurrent(hidden), 4)
         memory = jax.nn.sigmoid(forget) * memory + jax.nn.sigmoid(enter) * jnp.tanh(new)
         hidden = jax.nn.sigmoid(leave) * jnp.tanh(memory)
         return hidden, (hidden, memory)

@@ -56,12 +56,12 @@ class Recurrent(Exploring, Imitable):
         self, observations: Any, memory: Memory, first: Bool[Array, " T"] | None = None
     ) -> tuple[Float[Array, "T P"], Memory]:
         """What the head reads at every step of a sequence, and the memory after it; the memory is emptied where `first` is true."""
-        inputs = jax.vmap(lambda observation: self.network(self.body.features(observation)))(observations)
+        inputs = jax.vmap(lambda observation: self.cell.inner(self.network(self.body.features(observation))))(observations)
         first = jnp.zeros(len(inputs), bool) if first is None else first
 
         def step(memory: Memory, now: tuple[Array, Array]) -> tuple[Memory, Array]:
             memory = jax.tree.map(lambda empty, kept: jnp.where(now[1], empty, kept), self.cell.start(), memory)
-            hidden, memory = self.cell(now[0], memory)
+            hidden, memory = self.cell.advance(now[0], memory)
             return memory, hidden
 
         memory, hidden = jax.lax.scan(step, memory, (inputs, first))

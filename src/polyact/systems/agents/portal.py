@@ -172,7 +172,7 @@ def prepare(key: PRNGKeyArray, sizes: Sizes) -> dict[str, Any]:
 
 def measure(key: PRNGKeyArray, settings: str, sizes: Sizes, prepared: dict[str, Any]) -> Metrics:
     """Shares of fresh games won on known and on held-out maps; for the loop also how many ticks a call of the proposer takes."""
-    searching, judging = jax.random.split(key)
+    *_, searching, judging = jax.random.split(key, 5)  # the first three are for what was prepared
     leaves, known = SkirmishLeaves(prepared["marksman"]), prepared["known"]
     if settings == "ppo":
         steps = (sizes.trees * sizes.games + sizes.logs) * known.horizon
@@ -273,7 +273,7 @@ SEARCH = Experiment(
     {name: ARMS[name] for name in ("portal", "no feedback", "random edits")},
     {
         "smoke": Scale(2, Sizes(trees=12, games=8, batch=4, maps=2, logs=16, fitting=50, rounds=1)),
-        "laptop": Scale(20, Sizes(trees=100, games=32, batch=5, maps=16, logs=512, fitting=1000, rounds=2)),
+        "laptop": Scale(40, Sizes(trees=100, games=32, batch=5, maps=16, logs=512, fitting=1000, rounds=2)),
     },
     testbed="two against two in an arena of 16 x 16 cells, 16 maps and 16 held-out ones, 8 scripted kinds of foe",
     budget=Budget(
@@ -288,14 +288,15 @@ SEARCH = Experiment(
 RIVALS = replace(
     SEARCH,
     arms={name: arm for name, arm in ARMS.items() if name not in ("no feedback", "random edits")},
-    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=5)},
+    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=6)},
 )
 
 
 def _searched(key: PRNGKeyArray, sizes: Sizes) -> dict[str, Any]:
     """Maps, the neural task, and what the loop found."""
-    prepared = prepare(key, sizes)
-    return prepared | {"ledger": _search(key, sizes, prepared)}
+    aiming, searching = jax.random.split(key)
+    prepared = prepare(aiming, sizes)
+    return prepared | {"ledger": _search(searching, sizes, prepared)}
 
 
 def _search(key: PRNGKeyArray, sizes: Sizes, prepared: dict[str, Any], longer: int = 1) -> Ledger:
@@ -306,10 +307,10 @@ def _search(key: PRNGKeyArray, sizes: Sizes, prepared: dict[str, Any], longer: i
 
 def measure_choice(key: PRNGKeyArray, settings: str, sizes: Sizes, prepared: dict[str, Any]) -> Metrics:
     """Shares of fresh games won on known and on held-out maps by the last trees, however one of them is picked."""
-    training, judging = jax.random.split(key)
+    _, _, training, judging = jax.random.split(key, 4)  # the first two are for what was prepared
     leaves, maps, ledger = SkirmishLeaves(prepared["marksman"]), prepared["known"], prepared["ledger"]
     if settings == "longer search":
-        ledger = _search(key, sizes, prepared, longer=2)
+        ledger = _search(training, sizes, prepared, longer=2)
     members = last_trees(ledger, leaves, TREES)
     match settings:
         case "chosen":
@@ -330,7 +331,7 @@ CHOICE = replace(
         "last tree": Arm("baseline", "the last accepted tree alone", "last tree"),
         "longer search": Arm("baseline", "the last tree of a search of its own, twice as long", "longer search"),
     },
-    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=10)},
+    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=6)},
     budget=replace(
         SEARCH.budget,
         steps="100 trees x 32 games for all; as many games again to train the network, or for a longer search",

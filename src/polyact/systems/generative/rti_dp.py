@@ -301,7 +301,7 @@ NAVIGATION = Experiment(
         "open": Arm("baseline", "100 steps of DDPM, 8 actions executed", Way(execute=8)),
         "ddim-3": Arm("baseline", "3 steps of DDIM from noise at every step", Way(ddim=3)),
     },
-    scales={"smoke": Scale(2, Sizes(3, 200, 30, 12, 6, 16)), "laptop": Scale(12, Sizes(60, 5000, 8000, 100, 500, 128))},
+    scales={"smoke": Scale(2, Sizes(3, 200, 30, 12, 6, 16)), "laptop": Scale(24, Sizes(60, 5000, 8000, 100, 300, 128))},
     testbed="point navigation past one obstacle to one of three goals; experts that pass on the left or on the right",
     budget=Budget(
         data="60 demonstrations per side, 5000 chunks of 8",
