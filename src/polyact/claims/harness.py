@@ -1,9 +1,9 @@
 """Measure the arms of an experiment at every seed, with as much of the machine as is good for them.
 
-Seeds are paired: every arm of a seed gets the same key and the same `prepared`. On a CPU seeds run in processes, one for every core and
-with one thread each: programs this small gain nothing from a second thread and pay for it. What they compiled they share on disk. Where
-they are not worth starting (smoke runs) the first seed runs alone, several arms at once, and the others beside each other in threads.
-What is finished is kept when the user interrupts.
+Seeds are paired: every arm of a seed gets the same key and the same `prepared`. The first seed runs alone, several arms at once, and
+leaves its compiled programs behind, on disk too. The others run side by side: on a CPU in processes, one for every core and with one
+thread each, because programs this small gain nothing from a second thread and pay for it (six seeds of SACo took 41 s so, and 68 s in
+threads); a single one in this process. What is finished is kept when the user interrupts.
 """
 
 from __future__ import annotations
@@ -167,21 +167,16 @@ def _all_seeds(
     if experiment.runner == "program" and _batches():
         yield from zip(seeds, together(experiment, sizes, seeds, arms, again), strict=True)
         return
-    first, *others = seeds
-    cores = os.cpu_count() or 1
-    if where is not None and (experiment.runner == "processes" or (scale != "smoke" and not _batches())):
-        orders = [_turned(arms, number * len(arms) // cores) for number in range(cores)]
-        jobs = [(seed, _elsewhere, (where, scale, seed, orders[number % cores], again)) for number, seed in enumerate(seeds)]
+    cores, others = os.cpu_count() or 1, list(seeds)
+    if experiment.runner != "processes" or where is None:
+        yield others[0], one_seed(experiment, sizes, others.pop(0), arms, again, cores)
+    if where is not None and (experiment.runner == "processes" or (len(others) > 1 and not _batches())):
         try:
-            yield from _finished(_workers(), jobs)
+            yield from _finished(_workers(), [(seed, _elsewhere, (where, scale, seed, arms, again)) for seed in others])
         except BrokenProcessPool as error:
             _workers.cache_clear()
-            raise PolyactError(
-                "a process that measured seeds has died, perhaps for want of memory; --seeds asks for fewer"
-            ) from error
-        return
-    yield first, one_seed(experiment, sizes, first, arms, again, cores)
-    if others:
+            raise PolyactError("a process that measured seeds has died, perhaps for want of memory") from error
+    elif others:
         with ThreadPoolExecutor(min(len(others), cores)) as pool:
             yield from _finished(pool, [(seed, one_seed, (experiment, sizes, seed, arms, again)) for seed in others])
 
@@ -199,29 +194,22 @@ def _finished(pool: Executor, jobs: Sequence[tuple[Name, Callable[..., Found], t
 
 @cache
 def _workers() -> ProcessPoolExecutor:
-    """One process for every core, for all experiments of this one. They inherit its environment, which it has no more use for itself."""
+    """A process for every core, for all experiments to come. They inherit an environment that this process has no more use for."""
+    import jax
+
+    jax.devices()  # reads the environment
     os.environ.update(dict.fromkeys(("NPROC", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-    return ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn"), _begin)
-
-
-def _begin() -> None:
-    program_cache.enable()
-
-
-def _turned(arms: tuple[str, ...], by: int) -> tuple[str, ...]:
-    """The same arms from another one on: processes that begin together do not all compile the same programs."""
-    return arms[by:] + arms[:by]
+    return ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn"), program_cache.enable)
 
 
 def _elsewhere(where: tuple[str, int], scale: str, seed: int, arms: tuple[str, ...], again: tuple[str, ...]) -> Numbers:
-    """`one_seed` in a process of its own, with the arms in the order of the experiment."""
+    """`one_seed` in a process of its own."""
     module, number = where
     experiment = experiments(import_module(module).CLAIMS)[number]
     try:
-        found = one_seed(experiment, experiment.scales[scale].sizes, seed, arms, again)
+        return one_seed(experiment, experiment.scales[scale].sizes, seed, arms, again)
     finally:
         release_programs(unless_fewer_maps_than=20_000)
-    return {name: found[name] for name in (*experiment.arms, *(name for name in found if name.endswith(AGAIN))) if name in found}
 
 
 def experiments(claims: Iterable[Claim]) -> list[Experiment]:

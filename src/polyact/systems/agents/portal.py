@@ -288,7 +288,7 @@ SEARCH = Experiment(
 RIVALS = replace(
     SEARCH,
     arms={name: arm for name, arm in ARMS.items() if name not in ("no feedback", "random edits")},
-    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=6)},
+    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=5)},
 )
 
 
@@ -331,7 +331,7 @@ CHOICE = replace(
         "last tree": Arm("baseline", "the last accepted tree alone", "last tree"),
         "longer search": Arm("baseline", "the last tree of a search of its own, twice as long", "longer search"),
     },
-    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=6)},
+    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=5)},
     budget=replace(
         SEARCH.budget,
         steps="100 trees x 32 games for all; as many games again to train the network, or for a longer search",

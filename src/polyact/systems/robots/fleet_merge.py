@@ -292,7 +292,7 @@ ONCE = Experiment(
 ROUNDS = replace(
     ONCE,
     arms={name: arm for name, arm in ARMS.items() if name in ("FLEET-MERGE", "unaligned", SLOW)},
-    scales=ONCE.scales | {"laptop": replace(ONCE.scales["laptop"], seeds=6)},
+    scales=ONCE.scales | {"laptop": replace(ONCE.scales["laptop"], seeds=5)},
 )
 
 CLAIMS = (
