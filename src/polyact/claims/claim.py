@@ -64,9 +64,9 @@ class Experiment:
     measure(key, settings of the arm, sizes of the scale, prepared) -> {metric: number}. prepare(key, sizes) makes what all arms of a
     seed share (data, a trained base policy); without it `prepared` is None. Both get the same key at every arm of a seed.
 
-    runner: 'program' when both are pure functions of arrays, so that they are compiled whole; 'threads' when they call `fit`, `train`
-    and `rollout`, which compile themselves; 'processes' when they are Python that needs a process of its own (functions at the top of
-    their module; what `prepare` returns stays in the process).
+    runner: 'program' when both are pure functions of arrays, so that they are compiled whole, and on a GPU all seeds as one batch;
+    'threads' when they call `fit`, `train` and `rollout`, which compile themselves; 'processes' when they are Python for which not even
+    the first seed may share a process. Seeds of all three may run in other processes; what `prepare` returns stays in its own.
     """
 
     measure: Measure
