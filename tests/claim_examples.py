@@ -1,5 +1,7 @@
 """Toy experiments whose truth is known: arms are normal draws with given means, in every kind of runner."""
 
+import os
+
 import jax
 import numpy as np
 
@@ -29,6 +31,11 @@ def draw_on_the_host(key, mean, spread, prepared):
     return {"score": float(draw(key, mean, spread, prepared)["score"])}
 
 
+def draw_and_say_where(key, mean, spread, prepared):
+    where = {"process": os.getpid(), "threads": int(os.environ.get("NPROC", 0))}
+    return draw_on_the_host(key, mean, spread, prepared) | where
+
+
 def experiment(runner="program", measure=draw, arms=None) -> Experiment:
     return Experiment(measure, arms or ARMS, SCALES, "normal draws", BUDGET, luck, runner)
 
@@ -39,7 +46,8 @@ def claim(test=None, metric="score", **options) -> Claim:
 
 
 ELSEWHERE = experiment("processes", draw_on_the_host)
-CLAIMS = (claim(of=ELSEWHERE),)
+THREADS = experiment("threads", draw_and_say_where)
+CLAIMS = (claim(of=ELSEWHERE), claim(of=THREADS))
 
 
 def values(**arms) -> dict:

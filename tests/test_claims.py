@@ -1,12 +1,13 @@
 """The harness of claims: verdicts that follow from the numbers, paired seeds, placebos, records that can be trusted."""
 
 import json
+import os
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from claim_examples import ARMS, CLAIMS, ELSEWHERE, SCALES, claim, draw, experiment, values
+from claim_examples import ARMS, CLAIMS, ELSEWHERE, SCALES, THREADS, claim, draw, experiment, values
 
 from polyact.claims import harness, record
 from polyact.claims.card import Card
@@ -139,6 +140,19 @@ def test_processes_and_programs_agree():
     here = measure(experiment(), "laptop", seeds_from(1000, 2), progress=False)
     there = measure(ELSEWHERE, "laptop", seeds_from(1000, 2), where=("claim_examples", 0), progress=False)
     np.testing.assert_allclose(here.values["system"]["score"], there.values["system"]["score"], rtol=1e-5)
+
+
+def test_seeds_after_the_first_run_in_processes_of_one_thread_each_and_give_the_same():
+    before = dict(os.environ)
+    here, there = (
+        measure(THREADS, "laptop", seeds_from(1000, 4), where=where, progress=False) for where in (None, ("claim_examples", 1))
+    )
+    np.testing.assert_allclose(here.values["system"]["score"], there.values["system"]["score"], rtol=1e-5)
+    assert np.all(here.values["system"]["process"] == os.getpid())
+    assert there.values["system"]["process"][0] == os.getpid()
+    assert os.getpid() not in there.values["system"]["process"][1:]
+    np.testing.assert_array_equal(there.values["system"]["threads"][1:], 1)
+    assert os.environ == before
 
 
 def test_an_interruption_loses_no_finished_seed():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -102,6 +103,7 @@ def measure(
                 bar.advance_to(len(found), f"{scale}, seed {seed}")
         except KeyboardInterrupt:
             interrupted = True
+            _stop_workers()
     done = tuple(seed for seed in seeds if seed in found)
     return Measured(done, _columns([found[seed] for seed in done]), time.perf_counter() - began, interrupted)
 
@@ -174,7 +176,7 @@ def _all_seeds(
         try:
             yield from _finished(_workers(), [(seed, _elsewhere, (where, scale, seed, arms, again)) for seed in others])
         except BrokenProcessPool as error:
-            _workers.cache_clear()
+            _stop_workers()
             raise PolyactError("a process that measured seeds has died, perhaps for want of memory") from error
     elif others:
         with ThreadPoolExecutor(min(len(others), cores)) as pool:
@@ -194,12 +196,28 @@ def _finished(pool: Executor, jobs: Sequence[tuple[Name, Callable[..., Found], t
 
 @cache
 def _workers() -> ProcessPoolExecutor:
-    """A process for every core, for all experiments to come. They inherit an environment that this process has no more use for."""
-    import jax
-
-    jax.devices()  # reads the environment
+    """A process for every core, for all experiments to come, each of which uses one thread."""
+    before, cores = dict(os.environ), os.cpu_count() or 1
     os.environ.update(dict.fromkeys(("NPROC", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-    return ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn"), program_cache.enable)
+    try:
+        pool = ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), _begin)
+        for _ in range(cores):
+            pool.submit(os.getpid)  # starts one of them, with this environment
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return pool
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits for this process decides when it ends
+    program_cache.enable()
+
+
+def _stop_workers() -> None:
+    for process in multiprocessing.active_children():
+        process.terminate()
+    _workers.cache_clear()
 
 
 def _elsewhere(where: tuple[str, int], scale: str, seed: int, arms: tuple[str, ...], again: tuple[str, ...]) -> Numbers:

@@ -14,8 +14,7 @@ after as many steps. A tick takes a 24,000th of a call of the proposer. A networ
 0.033 [0.005, 0.063] more than picking at random and 0.013 [-0.002, 0.039] more than the last tree alone (not shown, ten seeds), and 0.10
 [0.01, 0.24] less than the last tree of another search that is longer by the games it was trained on: another hundred trees are worth more
 than a choice among the last. The tree written by hand wins 0.66, more than the loop. What the loop ends with varies much (deviation over
-seeds 0.2), and seems to hang on its first trees. The paper's budget here would be 150 trees of 64 games, which was not tried. No placebo
-held with five.
+seeds 0.2), and seems to hang on its first trees. A search of 150 trees of 64 games was not tried. No placebo held with five.
 """
 
 import time
