@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from polyact.progress import Bar
 
 AGAIN = " (again)"  # a rival measured a second time, with keys of its own: the placebo's other side
 _OTHER_KEYS = 7919
+_OURS: list[BaseProcess] = []  # the processes that measure seeds, once they were started
 Numbers = dict[str, dict[str, float]]  # arm -> metric -> number
 Name = TypeVar("Name")
 Found = TypeVar("Found")
@@ -197,7 +199,7 @@ def _finished(pool: Executor, jobs: Sequence[tuple[Name, Callable[..., Found], t
 @cache
 def _workers() -> ProcessPoolExecutor:
     """A process for every core, for all experiments to come, each of which uses one thread."""
-    before, cores = dict(os.environ), os.cpu_count() or 1
+    before, cores, others = dict(os.environ), os.cpu_count() or 1, multiprocessing.active_children()
     os.environ.update(dict.fromkeys(("NPROC", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     try:
         pool = ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), _begin)
@@ -206,6 +208,7 @@ def _workers() -> ProcessPoolExecutor:
     finally:
         os.environ.clear()
         os.environ.update(before)
+    _OURS[:] = [process for process in multiprocessing.active_children() if process not in others]
     return pool
 
 
@@ -215,7 +218,7 @@ def _begin() -> None:
 
 
 def _stop_workers() -> None:
-    for process in multiprocessing.active_children():
+    for process in _OURS:
         process.terminate()
     _workers.cache_clear()
 
