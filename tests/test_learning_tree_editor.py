@@ -1,11 +1,16 @@
-"""The offline proposer of trees: writes valid trees, learns from prompts alone, and edits with what it learned."""
+"""The offline proposer of trees: writes valid trees, learns from prompts alone, and proposes what it believes in."""
+
+import random
 
 import jax
 import numpy as np
+import pytest
 
 from polyact.learning.refine import Outcome, Told, feedback, refine
+from polyact.learning.tree_belief import Belief, Traits, explained
 from polyact.learning.tree_editor import TreeEditor, ticked
 from polyact.policies.behaviour_tree.check import Fact, Vocabulary, check
+from polyact.policies.behaviour_tree.sample import random_tree
 from polyact.policies.behaviour_tree.syntax import parse, unparse
 
 WORDS = Vocabulary({"near": Fact("near"), "health": Fact("left", 0, 10)}, {name: name for name in "abcdefgh"}, nodes=12, depth=4)
@@ -19,7 +24,7 @@ def liking(trees):
 
 
 def test_proposals_are_valid_distinct_and_reproducible():
-    editor = TreeEditor(WORDS, first=4, candidates=5)
+    editor = TreeEditor(WORDS, first=4, fresh=5, edits=10)
     ledger = refine(editor, feedback("task"), lambda text: check(parse(text), WORDS), liking, budget=12, key=KEY, batch=4)
     prompt = feedback("task")(ledger)
     one, again = ([sample.text for sample in editor.propose(prompt, KEY, 4)] for _ in range(2))
@@ -28,22 +33,43 @@ def test_proposals_are_valid_distinct_and_reproducible():
     assert all(check(parse(text), WORDS) for text in one)
 
 
-def test_the_regression_finds_the_word_that_helps():
-    editor = TreeEditor(WORDS, noise=0.001)
-    parent = Told("(selector (task b) (task c))", 0.5, None, {"won": 0.5})
-    texts = {name: f"(selector (task b) (task c) (task {name}))" for name in "adef"}
-    trials = [Told(text, 0.6 if name == "a" else 0.5, 0, {"won": 0.5}) for name, text in texts.items()]
-    told = dict(enumerate([parent, *trials]))
-    rows = np.stack(
-        [editor._row(parse(f"(selector (task b) (task {name}))"), parse("(selector (task b) (task d))"), parent) for name in "aef"]
-    )
-    gains = editor._drawn(rows, trials, told, 0.0, 0)
-    assert gains[0] > 0.05
-    assert np.all(np.abs(gains[1:]) < 0.02)
+def test_the_belief_finds_the_task_that_helps():
+    texts = [f"(parallel 1 (task b) (task c) (task {name}))" for name in "adefgh"]
+    seen = Traits.of([parse(text) for text in texts], WORDS)
+    belief = Belief(seen, np.array([0.9, 0.3, 0.3, 0.3, 0.3, 0.3]), spread=0.3, noise=0.01)
+    assert belief.mean(seen) == pytest.approx(belief.scores, abs=0.01)
+    fresh = Traits.of([parse(f"(parallel 1 (task b) (task {name}))") for name in "aef"], WORDS)
+    mean = belief.mean(fresh)
+    assert mean[0] > max(mean[1:]) + 0.1
+
+
+def test_draws_scatter_as_the_posterior_does():
+    chance = np.random.default_rng(0)
+    trees = {unparse(tree): tree for tree in (random_tree(WORDS, random.Random(i)) for i in range(40))}
+    traits = Traits.of(list(trees.values()), WORDS)
+    seen, scores = Traits(traits.habits[:10], traits.words[:10]), chance.random(10)
+    belief = Belief(seen, scores, spread=0.3, noise=0.05)
+    drawn = belief.draws(traits, 4000, 1.0, chance)
+    prior, across = belief._prior(traits, traits), belief._prior(traits, seen)
+    exact = prior - across @ np.linalg.inv(belief._prior(seen, seen) + 0.05**2 * np.eye(10)) @ across.T
+    assert np.allclose(drawn.mean(0), belief.mean(traits), atol=0.03)
+    assert np.allclose(np.cov(drawn.T), exact, atol=0.01)
+    assert np.allclose(belief.draws(traits, 2, 0.0, chance), belief.mean(traits))
+
+
+def test_luck_is_taken_out_of_scores_as_far_as_facts_explain_them():
+    chance = np.random.default_rng(0)
+    damage, luck = chance.random(200), 0.1 * chance.standard_normal(200)
+    facts = [{"damage": value, "idle": 1.0} for value in damage]
+    cleared = explained(list(damage + luck), facts, noise=0.1)
+    assert np.std(cleared - damage) < 0.3 * np.std(luck)
+    silent = [{"idle": 1.0} for _ in facts]
+    assert np.corrcoef(explained(list(damage), silent, noise=0.1), damage)[0, 1] == pytest.approx(1)
+    assert np.allclose(explained(list(damage), silent, noise=0.0), damage)
 
 
 def test_a_run_with_feedback_ends_above_its_random_beginning():
-    editor = TreeEditor(WORDS, first=10, candidates=10)
+    editor = TreeEditor(WORDS, first=10, noise=0.01)
     ledger = refine(editor, feedback("task"), lambda text: check(parse(text), WORDS), liking, budget=40, key=KEY, batch=5)
     assert ledger.trials[ledger.best].outcome.score >= max(trial.outcome.score for trial in ledger.trials[:10])
     assert ledger.trials[ledger.best].outcome.score > 0.25

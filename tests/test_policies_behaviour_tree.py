@@ -17,9 +17,10 @@ from polyact.errors import PolyactError
 from polyact.nets.mlp import Network
 from polyact.policies.behaviour_tree import arrays, recursive
 from polyact.policies.behaviour_tree.check import Fact, Vocabulary, check
+from polyact.policies.behaviour_tree.habits import _boards, habits
 from polyact.policies.behaviour_tree.policy import BehaviourTree, PolicyLeaves
 from polyact.policies.behaviour_tree.recursive import FAILURE, RUNNING, SUCCESS
-from polyact.policies.behaviour_tree.sample import paths, random_edit, random_tree
+from polyact.policies.behaviour_tree.sample import at, paths, random_edit, random_tree
 from polyact.policies.behaviour_tree.syntax import parse, pretty, to_json, unparse
 from polyact.policies.gaussian import Gaussian
 from polyact.policies.random_policy import RandomPolicy
@@ -197,3 +198,25 @@ def test_the_last_task_that_sets_an_entry_has_it_and_a_tree_can_be_saved(tmp_pat
     assert np.array_equal(one.action, rollout(still, ENV, episodes=2, key=jax.random.key(1)).action)
     assert one.info["nodes"][:, :3].all()
     assert not one.info["nodes"][:, 3:].any()
+
+
+def test_habits_are_what_the_recursion_ticks_on_the_same_boards():
+    trees = [random_tree(WORDS, random.Random(seed)) for seed in range(6)]
+    facts, high, statuses = _boards(WORDS)
+    for tree, row in zip(trees, habits(trees, WORDS), strict=True):
+        often = np.zeros((len(facts), len(WORDS.tasks)))
+        for place, (known, ticks) in enumerate(zip(facts, statuses, strict=True)):
+            memory = recursive.Memory()
+            for answers in ticks:
+                board = dict(zip(WORDS.facts, known.tolist(), strict=True))
+                recursive.tick(tree, board, dict(zip(WORDS.tasks, answers.tolist(), strict=True)), memory)
+                acting = {node.name for path in memory.ticked if (node := at(tree, path)).kind == "task"}
+                often[place] += [name in acting for name in WORDS.tasks]
+        often /= len(ticks)
+        expected = np.concatenate([often.mean(0)[None], np.where(high, 1, -1).T @ often / len(facts)])
+        np.testing.assert_allclose(row, expected.reshape(-1), atol=1e-5)
+
+
+def test_trees_that_do_the_same_have_the_same_habits():
+    one, other = habits([parse("(task go)"), parse("(sequence (invert (invert (task go))))")], WORDS)
+    np.testing.assert_array_equal(one, other)

@@ -1,5 +1,7 @@
 """PORTAL: trees play as rollouts do, the loop keeps its budget, leaves do what their names say, hindsight labels are right."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +14,12 @@ from polyact.envs.skirmish.skirmish import skirmishes
 from polyact.envs.skirmish.view import OLDEST, VISIBLE, pack, unpack
 from polyact.learning.refine import feedback, read
 from polyact.learning.skirmish_aim import hindsight, learn_to_aim
-from polyact.learning.tree_editor import TreeEditor
 from polyact.policies.behaviour_tree.policy import BehaviourTree
 from polyact.policies.behaviour_tree.recursive import FAILURE, RUNNING, SUCCESS
 from polyact.policies.behaviour_tree.skirmish import LEARNED, SkirmishLeaves, hit_chances
 from polyact.policies.behaviour_tree.syntax import parse
 from polyact.policies.team import Team
-from polyact.systems.agents.portal import judged, portal
+from polyact.systems.agents.portal import editor_for, judged, portal
 
 KEY = jax.random.key(0)
 MAPS, LEAVES = skirmishes([0, 1], horizon=30), SkirmishLeaves()
@@ -39,7 +40,7 @@ def test_many_trees_in_one_program_play_the_games_of_rollout():
 
 
 def test_the_loop_spends_its_budget_and_keeps_what_is_better():
-    ledger = portal(GAMES, LEAVES, TreeEditor(LEAVES.vocabulary, first=4, candidates=5), budget=6, key=KEY, batch=2)
+    ledger = portal(GAMES, LEAVES, replace(editor_for(LEAVES.vocabulary), first=4, fresh=5, edits=10), budget=6, key=KEY, batch=2)
     scores = [trial.outcome.score for trial in ledger.trials]
     assert len(scores) == 6
     assert ledger.trials[ledger.best].outcome.score == max(scores)

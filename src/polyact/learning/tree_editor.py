@@ -1,8 +1,9 @@
-"""Proposes behaviour trees without a language model: a grammar at first, then edits chosen by what a run has taught so far.
+"""Proposes behaviour trees without a language model: a grammar at first, then what a run has taught so far to believe in.
 
-It reads the same prompts as a language model would (`learning.refine.feedback`) and learns from them alone, at every call anew: which
-words to add or remove, given what the statistics say about how the tree played that is to be changed. What a critic calls never ticked is
-cut off first, since changing it would change nothing.
+It reads the same prompts as a language model would (`learning.refine.feedback`) and learns from them alone, at every call anew: how well
+trees play that do such things in such words (`learning.tree_belief`), with the luck of the games taken out of their scores as far as the
+statistics explain them. It writes many trees, new ones and changes of the best, and proposes those of which it believes most. What a
+critic calls never ticked is cut off first, since changing it would change nothing.
 """
 
 import random
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from polyact.learning.refine import Text, Told, chances, read
+from polyact.learning.tree_belief import Belief, Traits, explained
 from polyact.policies.behaviour_tree.check import Vocabulary
 from polyact.policies.behaviour_tree.sample import at, paths, put, random_edit, random_tree
 from polyact.policies.behaviour_tree.syntax import Node, parse, unparse
@@ -21,45 +23,51 @@ from polyact.policies.behaviour_tree.syntax import Node, parse, unparse
 
 @dataclass(frozen=True)
 class TreeEditor:
-    """Bayesian linear regression of the gain of an edit, and Thompson sampling from it.
+    """Thompson sampling: each proposal is the best of all candidates in one draw from the belief.
 
-    An edit is what it adds to the tree's counts of words; its gain may depend on the facts of the tree that was edited. first: random
-    trees before any edit; candidates: edits that are looked at for each one proposed; parents: best trees that are edited; noise, prior:
-    standard deviations of a score, and of a word's effect on it.
+    first: random trees before any belief; fresh, edits: candidates from the grammar, and changes of the trees that are believed best, of
+    which there are `parents`; spread, noise: standard deviations of scores over trees, and of one score; restated: facts that say no
+    more than the score does.
     """
 
     vocabulary: Vocabulary
-    first: int = 30
-    candidates: int = 30
+    first: int = 20
+    fresh: int = 64
+    edits: int = 192
     parents: int = 8
-    noise: float = 0.08
-    prior: float = 0.03
+    spread: float = 0.25
+    noise: float = 0.06
+    restated: tuple[str, ...] = ()
 
     def propose(
         self, messages: str, key: PRNGKeyArray, n: int, temperature: float = 1.0, stop: Sequence[str] = ()
     ) -> Sequence[Text]:
-        """`n` trees as text. temperature: of the posterior that edits are drawn from; 0 takes its mean."""
+        """`n` trees as text. temperature: of the posterior that scores are drawn from; 0 takes its mean."""
         told, _ = read(messages)
         chance = chances(key)
         if len(told) < self.first:
             return [Text(unparse(random_tree(self.vocabulary, chance))) for _ in range(n)]
-        best = sorted(told.values(), key=lambda trial: -trial.score)[: self.parents]
-        trees = [ticked(trial) for trial in best]
-        edits: dict[str, tuple[int, Node]] = {}
-        for _ in range(n * self.candidates):
-            place = min(int(chance.expovariate(1.0)), len(trees) - 1)
-            child = trees[place]
+        trials = list(told.values())
+        trees = [ticked(trial) for trial in trials]
+        seen = Traits.of(trees, self.vocabulary)
+        facts = [{name: value for name, value in trial.facts.items() if name not in self.restated} for trial in trials]
+        belief = Belief(seen, explained([trial.score for trial in trials], facts, self.noise), self.spread, self.noise)
+        best = np.argsort(-belief.mean(seen))[: self.parents]
+        tried = {trial.text for trial in trials}
+        written = {text: tree for text, tree in self._candidates([trees[i] for i in best], chance).items() if text not in tried}
+        traits = Traits.of(list(written.values()), self.vocabulary)
+        drawn = belief.draws(traits, n, temperature, np.random.default_rng(chance.getrandbits(32)))
+        return [Text(text) for text in _winners(list(written), drawn)]
+
+    def _candidates(self, best: Sequence[Node], chance: random.Random) -> dict[str, Node]:
+        written = [random_tree(self.vocabulary, chance) for _ in range(self.fresh)]
+        for _ in range(self.edits):
+            child = best[min(int(chance.expovariate(0.5)), len(best) - 1)]
             for _ in range(chance.choice((1, 1, 2))):
-                child = (
-                    self._crossed(child, trees, chance) if chance.random() < 0.15 else random_edit(child, self.vocabulary, chance)
-                )
-            edits[unparse(child)] = (place, child)
-        tried = {trial.text for trial in told.values()}
-        fresh = [(text, place, child) for text, (place, child) in edits.items() if text not in tried]
-        rows = np.stack([self._row(child, trees[place], best[place]) for _, place, child in fresh])
-        gain = self._drawn(rows, list(told.values()), told, temperature, chance.getrandbits(32))
-        value = gain + np.array([best[place].score for _, place, _ in fresh])
-        return [Text(fresh[i][0]) for i in np.argsort(-value)[:n]]
+                crosses = chance.random() < 0.15
+                child = self._crossed(child, best, chance) if crosses else random_edit(child, self.vocabulary, chance)
+            written.append(child)
+        return {unparse(tree): tree for tree in written}
 
     def _crossed(self, tree: Node, others: Sequence[Node], chance: random.Random) -> Node:
         """With a subtree of another good tree, where that fits; else edited by chance."""
@@ -68,36 +76,13 @@ class TreeEditor:
         fits = sum(1 for _ in child.walk()) <= self.vocabulary.nodes and child.depth <= self.vocabulary.depth
         return child if fits and child != tree else random_edit(tree, self.vocabulary, chance)
 
-    def _row(self, child: Node, parent: Node, told: Told) -> Float[np.ndarray, " D"]:
-        """What the regression sees of an edit: the words it adds, alone and times each fact of the parent (centred at one half)."""
-        added = self._words(child) - self._words(parent)
-        facts = np.clip(np.array([1.0, *(2 * value - 1 for value in told.facts.values())]), -1, 1)
-        return np.outer(facts, added).reshape(-1)
 
-    def _words(self, tree: Node) -> Float[np.ndarray, " W"]:
-        names = ["selector", "sequence", "parallel", "invert", "cooldown", "repeat"]
-        names += [f"condition {name}" for name in self.vocabulary.facts] + [f"task {name}" for name in self.vocabulary.tasks]
-        counts = dict.fromkeys(names, 0.0)
-        for node in tree.walk():
-            counts[f"{node.kind} {node.name}".strip()] += 1
-        return np.minimum(np.array(list(counts.values())), 3)
-
-    def _drawn(
-        self, rows: Float[np.ndarray, "E D"], trials: Sequence[Told], told: dict[int, Told], temperature: float, seed: int
-    ) -> Float[np.ndarray, " E"]:
-        """Gains of the edits [E, D], drawn from the posterior (each on its own) given every trial that has a parent."""
-        pairs = [(trial, told[trial.parent]) for trial in trials if trial.parent in told]
-        shakes = temperature * np.random.default_rng(seed).standard_normal(len(rows))
-        alone = self.prior**2 * np.square(rows).sum(1)
-        if not pairs:
-            return np.sqrt(alone) * shakes
-        seen = np.stack([self._row(ticked(trial), ticked(parent), parent) for trial, parent in pairs])
-        gains = np.array([trial.score - parent.score for trial, parent in pairs])
-        cross = self.prior**2 * rows @ seen.T
-        known = self.prior**2 * seen @ seen.T + 2 * self.noise**2 * np.eye(len(seen))
-        mean = cross @ np.linalg.solve(known, gains)
-        explained = np.einsum("ij,ji->i", cross, np.linalg.solve(known, cross.T))
-        return mean + np.sqrt(np.maximum(alone - explained, 0)) * shakes
+def _winners(texts: Sequence[str], drawn: np.ndarray) -> list[str]:
+    """The best text of every draw [n, K] that no draw before it has taken."""
+    taken: dict[str, None] = {}
+    for values in drawn:
+        taken[next((texts[i] for i in np.argsort(-values) if texts[i] not in taken), texts[0])] = None
+    return list(taken)
 
 
 def ticked(trial: Told) -> Node:

@@ -131,6 +131,11 @@ def judged(tree: Node, episodes: Episodes) -> Outcome:
     return Outcome(scores, facts, "; ".join(filter(None, [remarks(facts), *dict.fromkeys(never)])))
 
 
+def editor_for(vocabulary: Vocabulary) -> TreeEditor:
+    """What proposes trees for the arena where no language model does."""
+    return TreeEditor(vocabulary, restated=("won", "lost", "drawn"))
+
+
 def _breadth_first(tree: Node) -> list[Node]:
     nodes = [tree]
     for node in nodes:  # the list grows while it is walked
@@ -180,7 +185,7 @@ def measure(key: PRNGKeyArray, settings: str, sizes: Sizes, prepared: dict[str, 
     if settings == "by hand":
         return _judgement(parse(BY_HAND), leaves, prepared, judging, sizes)
     rules = leaves.vocabulary.without(*LEARNED)
-    editor = TreeEditor(rules if settings == "rules only" else leaves.vocabulary)
+    editor = editor_for(rules if settings == "rules only" else leaves.vocabulary)
     edits = RandomEdits(
         lambda chance: unparse(random_tree(leaves.vocabulary, chance)),
         lambda text, chance: unparse(random_edit(parse(text), leaves.vocabulary, chance)),
@@ -259,10 +264,10 @@ CARD = Card(
     summary="writes behaviour trees for a game and improves them from what the games show",
     usage="""
 import jax
-from polyact.systems.agents.portal import Games, SkirmishLeaves, TreeEditor, portal, skirmishes
+from polyact.systems.agents.portal import Games, SkirmishLeaves, editor_for, portal, skirmishes
 leaves = SkirmishLeaves()
 games = Games(skirmishes(range(16)), 64)
-ledger = portal(games, leaves, TreeEditor(leaves.vocabulary), budget=150, key=jax.random.key(0))
+ledger = portal(games, leaves, editor_for(leaves.vocabulary), budget=150, key=jax.random.key(0))
 print(ledger.accepted[-1].text, ledger.accepted[-1].outcome.score)
 """,
 )
@@ -272,22 +277,24 @@ SEARCH = Experiment(
     {name: ARMS[name] for name in ("portal", "no feedback", "random edits")},
     {
         "smoke": Scale(2, Sizes(trees=12, games=8, batch=4, maps=2, logs=16, fitting=50, rounds=1)),
-        "laptop": Scale(20, Sizes(trees=100, games=32, batch=5, maps=16, logs=512, fitting=1000, rounds=2)),
+        "laptop": Scale(16, Sizes(trees=150, games=64, batch=5, maps=16, logs=512, fitting=1000, rounds=2)),
     },
     testbed="two against two in an arena of 16 x 16 cells, 16 maps and 16 held-out ones, 8 scripted kinds of foe",
     budget=Budget(
         data="512 logged games for the learned task of the trees, counted as steps of PPO",
-        steps="100 trees x 32 games for every arm that searches, the same games for all trees; PPO: as many games of 60 ticks",
+        steps="150 trees x 64 games for every arm that searches, the same games for all trees",
         network="2 x 32 units for aiming, 2 x 64 for PPO's actor (shared by both fighters) and critic",
-        tuning="on seeds below 1000: the proposer (six settings), PPO (seven), the tree written by hand (eleven)",
+        tuning="on seeds below 1000: the proposer (six kinds of it, three settings of the last), PPO (seven), the tree written by hand (eleven)",
     ),
     prepare=prepare,
     runner="threads",
 )
+SHORTER = replace(SEARCH.scales["laptop"].sizes, trees=100, games=32)
 RIVALS = replace(
     SEARCH,
     arms={name: arm for name, arm in ARMS.items() if name not in ("no feedback", "random edits")},
-    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=5)},
+    scales=SEARCH.scales | {"laptop": Scale(5, SHORTER)},
+    budget=replace(SEARCH.budget, steps="100 trees x 32 games for every arm that searches; PPO: as many games of 60 ticks"),
 )
 
 
@@ -301,7 +308,7 @@ def _searched(key: PRNGKeyArray, sizes: Sizes) -> dict[str, Any]:
 def _search(key: PRNGKeyArray, sizes: Sizes, prepared: dict[str, Any], longer: int = 1) -> Ledger:
     leaves = SkirmishLeaves(prepared["marksman"])
     games = Games(prepared["known"], sizes.games)
-    return portal(games, leaves, TreeEditor(leaves.vocabulary), budget=longer * sizes.trees, key=key, batch=sizes.batch)
+    return portal(games, leaves, editor_for(leaves.vocabulary), budget=longer * sizes.trees, key=key, batch=sizes.batch)
 
 
 def measure_choice(key: PRNGKeyArray, settings: str, sizes: Sizes, prepared: dict[str, Any]) -> Metrics:
@@ -330,7 +337,7 @@ CHOICE = replace(
         "last tree": Arm("baseline", "the last accepted tree alone", "last tree"),
         "longer search": Arm("baseline", "the last tree of a search of its own, twice as long", "longer search"),
     },
-    scales=SEARCH.scales | {"laptop": replace(SEARCH.scales["laptop"], seeds=5)},
+    scales=SEARCH.scales | {"laptop": Scale(5, SHORTER)},
     budget=replace(
         SEARCH.budget,
         steps="100 trees x 32 games for all; as many games again to train the network, or for a longer search",
