@@ -284,7 +284,8 @@ SEARCH = Experiment(
         data="512 logged games for the learned task of the trees, counted as steps of PPO",
         steps="150 trees x 64 games for every arm that searches, the same games for all trees",
         network="2 x 32 units for aiming, 2 x 64 for PPO's actor (shared by both fighters) and critic",
-        tuning="on seeds below 1000: the proposer (six kinds of it, three settings of the last), PPO (seven), the tree written by hand (eleven)",
+        tuning="on seeds below 1000: the proposer (six kinds of it, three settings of the last), PPO (seven), the tree written by "
+        "hand (eleven)",
     ),
     prepare=prepare,
     runner="threads",
