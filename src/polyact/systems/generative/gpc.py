@@ -6,13 +6,13 @@ convex quadratic in the weights, which has its least value between the parents u
 error of the score bounds the error of the sample. Which weights are best for a task is found by playing (`search`). The mixing itself,
 for parents on different paths and with other rules, is in `composition.scores` and `composition.composed`.
 
-Measured (5 seeds from 1000 for the known density, 3 for navigation; 306 s on a busy machine): the error of the mixed score is 1.34 times
-[1.23, 1.68] smaller than the better parent's; its samples are nearer to the truth in the mean, but that is not shown, +0.00067 [-0.00012,
-0.0022] in energy distance. In navigation nothing is gained: with searched weights 82 of 100 episodes succeed, with the better parent 83,
--1.5 [-9, 6]; the mean of actions succeeds in 43, 38.5 [30, 47] less. On tuning seeds parents of 29 to 92 of 100 in four worlds never gained
-3 points by composing, however long they were trained: errors of the score average out, but no policy acts better for it here. Three seeds
-of navigation are few: in a placebo the flow policies of three other trainings were 16 [10, 22] worse than those of the first. So there are
-six now; from 1000 they give 0.9 [-1.2, 4.2] over the better parent, and no placebo holds (six seeds from 2000).
+Measured (5 seeds from 1000 for the known density, 35 s; 6 for navigation, 90 s): the error of the mixed score is 1.34 times [1.23, 1.68]
+smaller than the better parent's; its samples are nearer to the truth in the mean, but that is not shown, +0.00067 [-0.00011, 0.0022] in
+energy distance. In navigation nothing is gained: with searched weights 78 of 100 episodes succeed, 0.8 [-1.3, 4.3] more than with the
+better parent; the mean of actions succeeds in 45, 33.5 [27.5, 43.5] less. On tuning seeds parents of 29 to 92 of 100 in four worlds never
+gained 3 points by composing, however long they were trained: errors of the score average out, but no policy acts better for it here.
+Three seeds were too few: in a placebo the flow policies of three other trainings were 16 [10, 22] worse than those of the first. So there
+are six; no placebo holds (from 2000).
 """
 
 from __future__ import annotations

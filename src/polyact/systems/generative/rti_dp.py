@@ -7,9 +7,9 @@ shrink errors by L < 1 and the right chunk moves by at most delta between steps,
 Actions that are open or closed can't cross between two values in so few small steps; clip the planned ones to a small range, or train
 with them scaled down (`scaled`).
 
-Measured (24 seeds from 1000 with 300 episodes in navigation, 10 minutes; 4 with the gripper): 3 refining steps succeed in 82 of 100
+Measured (24 seeds from 1000 with 300 episodes in navigation, 4 minutes; 4 with the gripper): 3 refining steps succeed in 82 of 100
 episodes, 100 steps from noise in 84: -2.1 [-3.0, -1.4] points, 3 were allowed, so it holds by a hair; 10 steps succeed in 85. 3 steps of
-DDIM from noise succeed in 44, 37 [34, 42] fewer. A decision is 4.0 times [3.5, 4.9] faster, not 20, because networks this small answer in
+DDIM from noise succeed in 44, 37 [34, 42] fewer. A decision is 4.7 times [4.3, 5.1] faster, not 20, because networks this small answer in
 less time than calling them takes. Refining reacts to a moved goal 0.64 steps [0.50, 0.80] sooner than a plan of 8 executed to its end;
 ten steps react before three, and three before one. Noise on the warm plan changes nothing. With the gripper little is shown with four
 seeds: scaled down it succeeds in 73 of 100, 33 [12, 54] more than planning from noise; clipping succeeds in 21, neither in 28, and both
