@@ -77,7 +77,7 @@ class TreeEditor:
         return child if fits and child != tree else random_edit(tree, self.vocabulary, chance)
 
 
-def _winners(texts: Sequence[str], drawn: np.ndarray) -> list[str]:
+def _winners(texts: list[str], drawn: np.ndarray) -> list[str]:
     """The best text of every draw [n, K] that no draw before it has taken."""
     taken: dict[str, None] = {}
     for values in drawn:

@@ -21,7 +21,7 @@ def habits(trees: Sequence[Node], vocabulary: Vocabulary) -> Float[np.ndarray, "
 
     The boards are the same for all trees of a vocabulary: flags, measures and the statuses of tasks are drawn evenly.
     """
-    facts, high, statuses = _boards(vocabulary)
+    facts, high, statuses = map(jnp.asarray, _boards(vocabulary))
     rows = []
     for begins in range(0, len(trees), TOGETHER):
         some = trees[begins : begins + TOGETHER]
