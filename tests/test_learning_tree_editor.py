@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from polyact.learning.refine import Outcome, Told, feedback, no_feedback, refine
+from polyact.errors import PolyactError
+from polyact.learning.refine import Ledger, Outcome, Told, Trial, feedback, no_feedback, refine
 from polyact.learning.tree_belief import Belief, Traits, explained
 from polyact.learning.tree_editor import TreeEditor, ticked
 from polyact.policies.behaviour_tree.check import Fact, Vocabulary, check
@@ -32,6 +33,13 @@ def test_proposals_are_valid_distinct_and_reproducible():
     assert one == again
     assert len(set(one)) == 4
     assert all(check(parse(text), WORDS) for text in one)
+
+
+def test_a_language_that_is_used_up_is_said_to_be():
+    tried = [Trial(text, None, Outcome(np.zeros(1)), None, True) for text in ("(task a)", "(condition near)")]
+    small = Vocabulary({"near": Fact("near")}, {"a": "a"}, nodes=1, depth=2)
+    with pytest.raises(PolyactError, match="all of 9 new trees and 0 changes of the best were tried before"):
+        TreeEditor(small, first=1, fresh=9, edits=0).propose(feedback("task")(Ledger(2, tried)), KEY, 1)
 
 
 def test_the_belief_finds_the_task_that_helps():

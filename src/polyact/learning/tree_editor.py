@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from polyact.errors import PolyactError
 from polyact.learning.refine import Text, Told, chances, read
 from polyact.learning.tree_belief import Belief, Traits, explained
 from polyact.policies.behaviour_tree.check import Vocabulary
@@ -42,10 +43,13 @@ class TreeEditor:
     def propose(
         self, messages: str, key: PRNGKeyArray, n: int, temperature: float = 1.0, stop: Sequence[str] = ()
     ) -> Sequence[Text]:
-        """`n` trees as text. temperature: of the posterior that scores are drawn from; 0 takes its mean."""
+        """`n` trees as text. temperature: of the posterior that scores are drawn from; 0 takes its mean.
+
+        Raises PolyactError when nothing is left to write that was not tried.
+        """
         told, _ = read(messages)
         chance = chances(key)
-        if len(told) < self.first:
+        if len(told) < max(self.first, 1):
             return [Text(unparse(random_tree(self.vocabulary, chance))) for _ in range(n)]
         trials = list(told.values())
         trees = [ticked(trial) for trial in trials]
@@ -55,6 +59,8 @@ class TreeEditor:
         best = np.argsort(-belief.mean(seen))[: self.parents]
         tried = {trial.text for trial in trials}
         written = {text: tree for text, tree in self._candidates([trees[i] for i in best], chance).items() if text not in tried}
+        if not written:
+            raise PolyactError(f"all of {self.fresh} new trees and {self.edits} changes of the best were tried before")
         traits = Traits.of(list(written.values()), self.vocabulary)
         drawn = belief.draws(traits, n, temperature, np.random.default_rng(chance.getrandbits(32)))
         return [Text(text) for text in _winners(list(written), drawn)]
